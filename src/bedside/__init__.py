@@ -1,0 +1,1 @@
+"""Medical-imaging machine learning from the scanner to the bedside."""

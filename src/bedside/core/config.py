@@ -1,0 +1,342 @@
+"""Configuration: `study.yaml` is what is asked (hashed into the ledger), `site.yaml` is where it runs (never hashed).
+
+One frozen tree each. Every problem is reported at once, with its path and line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from bedside.core import yaml_tree
+from bedside.core.contract import Contract, PositiveMm
+from bedside.core.digest import digest_json
+from bedside.core.errors import ConfigError, Problem, UsageError
+from bedside.core.model import Preprocessing
+from bedside.core.record import Part, Record
+from bedside.core.registry import registry
+from bedside.core.workspace import Workspace
+
+T = TypeVar("T", bound=Record)
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """Marks a field that holds a part of one kind: {name: ..., setting: ...} becomes the part itself."""
+
+    kind: str
+
+    def build(self, value: object) -> object:
+        """Resolve the name and hand the settings to the part's constructor."""
+        if isinstance(value, Part):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            known = ", ".join(registry(self.kind).names())
+            raise ValueError(f"a {self.kind} is written as {{name: one of {known}}}")  # noqa: TRY004 - pydantic wants ValueError
+        try:
+            part = registry(self.kind).resolve(value["name"])
+        except UsageError as error:
+            raise ValueError(error.sentence) from error
+        return part.model_validate({key: item for key, item in value.items() if key != "name"})
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            self.build,
+            core_schema.is_instance_schema(Part),
+            serialization=core_schema.plain_serializer_function_ser_schema(Part.settings),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
+        known = registry(self.kind)
+        return {"title": self.kind, "oneOf": [_named_schema(name, known.resolve(name)) for name in known.names()]}
+
+
+def _named_schema(name: str, part: type[Part]) -> dict[str, object]:
+    schema = part.model_json_schema()
+    schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+    schema["required"] = ["name", *schema.get("required", [])]
+    return schema
+
+
+TaskPart = Annotated[Part, PartOf("task")]
+NetworkPart = Annotated[Part, PartOf("network")]
+EnginePart = Annotated[Part, PartOf("engine")]
+GatePart = Annotated[Part, PartOf("gate")]
+
+
+class Source(Record):
+    """Where cases lie below the `--from` folder.
+
+    Attributes:
+        images: folder with one NIfTI file or one DICOM series folder per case.
+        labels: folder with one NIfTI mask per case, of the same relative name; None: no masks.
+        identity: "pseudonym" replaces patient ids by a keyed hash (key from BEDSIDE_KEY); "keep" uses the id or file name as
+            it is, for data without persons behind it.
+    """
+
+    images: str = "images"
+    labels: str | None = "labels"
+    identity: Literal["pseudonym", "keep"] = "pseudonym"
+
+
+class Split(Record):
+    """How patients are divided, once, at ingest.
+
+    Attributes:
+        test: fraction of patients in the locked test split.
+        folds: number of cross-validation folds the rest is divided into.
+        seed: of the division; the same patients and seed give the same split.
+    """
+
+    test: Fraction = 0.2
+    folds: Annotated[int, Field(ge=2)] = 5
+    seed: int = 0
+
+
+class Augmentation(Record):
+    """Random changes to training patches. Every value is a largest amount; 0 turns the change off.
+
+    Attributes:
+        rotate_degrees: rotation about each axis.
+        scale: relative change of size.
+        translate: shift as a fraction of the patch.
+        flip: whether left and right (the first axis) may be swapped.
+        noise: standard deviation of Gaussian noise, in units of the normalised image.
+        brightness, contrast, gamma: relative changes of intensity.
+        blur: standard deviation of Gaussian blur in voxels.
+        probability: chance of each intensity change for a patch.
+    """
+
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    translate: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    flip: bool = True
+    noise: Annotated[float, Field(ge=0)] = 0.1
+    brightness: Annotated[float, Field(ge=0)] = 0.1
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    blur: Annotated[float, Field(ge=0)] = 0.7
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
+class Train(Record):
+    """How a model is trained.
+
+    Attributes:
+        minutes: the budget; the number of steps that fits is measured at the start and recorded.
+        steps: exact number of steps instead of a budget.
+        patch: (I, J, K) voxels that the network sees at once.
+        batch: patches per step.
+        fold: the fold that is left out and validated on; None: train on every development case, keep the last weights.
+        precision: of the forward and backward pass.
+        learning_rate, weight_decay: of AdamW; the rate warms up and falls to zero over the budget along a cosine.
+        ema: decay of the exponential moving average of the weights, which is what is kept.
+        foreground: share of patches centred on a labelled voxel.
+        checkpoint_minutes: how much work a kill may lose.
+        validations: how often the left-out fold is scored.
+        memory_gb: ceiling of resident memory; above it training stops with exit 6.
+    """
+
+    minutes: Annotated[float, Field(gt=0)] | None = 30.0
+    steps: PositiveInt | None = None
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt]
+    batch: PositiveInt = 4
+    fold: Annotated[int, Field(ge=0)] | None = None
+    precision: Literal["bf16", "fp32"] = "bf16"
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    ema: Fraction = 0.998
+    foreground: Annotated[float, Field(ge=0, le=1)] = 0.5
+    seed: int = 0
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+    validations: Annotated[int, Field(ge=1)] = 5
+    memory_gb: Annotated[float, Field(gt=0)] = 3.0
+    augment: Augmentation = Augmentation()
+
+
+class Evaluate(Record):
+    """How a model is scored.
+
+    Attributes:
+        surface_tolerance_mm: of the surface Dice.
+        overlap: of neighbouring windows, as a fraction of the patch.
+        confidence: of the intervals.
+        resamples: of the bootstrap, over patients.
+        seed: of the bootstrap.
+    """
+
+    surface_tolerance_mm: PositiveMm = 1.0
+    overlap: Fraction = 0.5
+    confidence: Probability = 0.95
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    seed: int = 0
+
+
+class Promote(Record):
+    """Rules of promotion; frozen by their hash before the test split is read.
+
+    Attributes:
+        baseline: "released" (the model in production, if any) or a model digest.
+        gates: all of them must pass.
+    """
+
+    baseline: str = "released"
+    gates: tuple[GatePart, ...] = Field(min_length=1)
+
+    def digest(self) -> str:
+        """The hash by which the rules are frozen."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+class Accelerate(Record):
+    """Which faster forms are tried, and what they may cost.
+
+    Attributes:
+        stages: engines, tried in order; each is compared with torch eager FP32.
+        cases: how many development cases are used for the comparison.
+        max_dice_change: largest change of any label's mean Dice against the ground truth.
+        repeats: timed runs per case.
+    """
+
+    stages: tuple[EnginePart, ...] = Field(min_length=1)
+    cases: PositiveInt = 8
+    max_dice_change: Annotated[float, Field(ge=0)] = 0.005
+    repeats: PositiveInt = 3
+
+
+class Study(Record):
+    """The whole of `study.yaml`."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    contract: Contract
+    source: Source = Source()
+    split: Split = Split()
+    preprocess: Preprocessing = Preprocessing()
+    task: TaskPart
+    network: NetworkPart
+    train: Train
+    evaluate: Evaluate = Evaluate()
+    promote: Promote
+    accelerate: Accelerate
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Study":
+        if self.train.fold is not None and self.train.fold >= self.split.folds:
+            raise ValueError(f"train.fold is {self.train.fold} and split.folds is {self.split.folds}; folds count from 0")
+        if (self.train.minutes is None) == (self.train.steps is None):
+            raise ValueError("give one of train.minutes and train.steps, and set the other to null")
+        return self
+
+    def digest(self) -> str:
+        """The hash of the resolved tree."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+class Site(Record):
+    """The whole of `site.yaml`: where things run.
+
+    Attributes:
+        versioning: "dvc" moves dataset and model bytes; "off" leaves them in the store.
+        remote: URL or path of the DVC remote; None: a folder beside the store.
+        tracking: "mlflow" mirrors every run; "off" does not.
+        tracking_uri: of the MLflow server; None: sqlite in the study folder.
+        threads: processor threads to use; None: those this process may run on.
+    """
+
+    versioning: Literal["dvc", "off"] = "dvc"
+    remote: str | None = None
+    tracking: Literal["mlflow", "off"] = "mlflow"
+    tracking_uri: str | None = None
+    threads: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A study, the site it runs at, and its folder."""
+
+    study: Study
+    site: Site
+    workspace: Workspace
+
+    @property
+    def promote(self) -> Promote:
+        """The rules of promotion."""
+        return self.study.promote
+
+
+def load(path: str | Path, *, overrides: Sequence[str] = (), folder: str | Path | None = None) -> Config:
+    """Read `study.yaml` (and `site.yaml` from the study folder, if there is one).
+
+    Args:
+        path: the study file, or a study folder that holds `study.yaml`.
+        overrides: "section.key=value" each, as in `--set`; a name that begins with "site." goes to the site.
+        folder: the study folder; default: the file's own folder if it is called `study.yaml`, else `./<study>/`.
+
+    Raises:
+        UsageError: the file is not there.
+        ConfigError: with every problem found in both files.
+    """
+    file = Path(path)
+    file = file / "study.yaml" if file.is_dir() else file
+    tree = yaml_tree.parse(_text(file), file.name)
+    for assignment in overrides:
+        if not assignment.startswith("site."):
+            yaml_tree.override(tree, assignment)
+    problems, study = _validate(Study, tree)
+    home = _home(file, tree, folder)
+    site_file = home / "site.yaml"
+    site_tree = yaml_tree.parse(_text(site_file) if site_file.is_file() else "", site_file.name)
+    for assignment in overrides:
+        if assignment.startswith("site."):
+            yaml_tree.override(site_tree, assignment.removeprefix("site."))
+    site_problems, site = _validate(Site, site_tree)
+    if problems or site_problems or study is None or site is None:
+        raise ConfigError([*problems, *site_problems])
+    return Config(study, site, Workspace(home))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UsageError(
+            f"There is no study file {file}; give a study.yaml or a folder that holds one.", code="NO_STUDY"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(file.name, 0, "", "the file is not UTF-8 text")]) from error
+
+
+def _home(file: Path, tree: yaml_tree.Tree, folder: str | Path | None) -> Path:
+    if folder is not None:
+        return Path(folder)
+    if file.name == "study.yaml":
+        return file.parent
+    name = tree.value.get("study") if isinstance(tree.value, dict) else None
+    return Path(name if isinstance(name, str) and "/" not in name and not name.startswith(".") else file.stem)
+
+
+def _validate(kind: type[T], tree: yaml_tree.Tree) -> tuple[list[Problem], T | None]:
+    problems = list(tree.problems)
+    if problems and tree.value is None:
+        return problems, None
+    try:
+        return problems, kind.model_validate(tree.value)
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False, include_context=False):
+            path = tuple(part for part in item["loc"] if isinstance(part, str | int))
+            what = item["msg"].removeprefix("Value error, ")
+            what = (
+                "unknown key"
+                if item["type"] == "extra_forbidden"
+                else "this key is missing"
+                if item["type"] == "missing"
+                else what
+            )
+            problems.append(Problem(tree.source, tree.line(path), ".".join(map(str, path)), what))
+    return problems, None

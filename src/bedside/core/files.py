@@ -1,0 +1,46 @@
+"""Durable writes: temporary file in the same folder, fsync, rename, fsync the folder."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from bedside.core.errors import disk_errors
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's bytes to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes, *, doing: str = "writing a file") -> None:
+    """Write `data` to `path` so that a reader sees the old content or the new, never a part, also after a power cut.
+
+    Raises:
+        ResourceError: the disk is full; the old content is intact and no temporary file is left.
+    """
+    with disk_errors(doing):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)

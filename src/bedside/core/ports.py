@@ -1,0 +1,157 @@
+"""Protocols for outside systems, each with a fake that behaves like it in memory (for tests of plug-in authors too)."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Store(Protocol):
+    """Moves the bytes of stored values to and from a remote. It never decides: digests are checked again after a fetch."""
+
+    def push(self, digest: str) -> None:
+        """Take the value under version and copy it to the remote."""
+        ...
+
+    def pull(self, digest: str) -> None:
+        """Bring the value's bytes back into the store."""
+        ...
+
+
+class Tracker(Protocol):
+    """Mirrors runs for people to look at."""
+
+    def log_run(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, str],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path] = (),
+    ) -> str:
+        """Record one run and return the tracker's id of it."""
+        ...
+
+
+class Scheduler(Protocol):
+    """Starts commands somewhere else and says how they are doing."""
+
+    def submit(self, command: Sequence[str], *, name: str) -> str:
+        """Start a command and return its id."""
+        ...
+
+    def state(self, job: str) -> str:
+        """Return "pending", "running", "done" or "failed"."""
+        ...
+
+
+class Executor(Protocol):
+    """Applies a function to many items, possibly in other processes, keeping their order."""
+
+    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+        """Yield `function(item)` for every item, in order."""
+        ...
+
+
+class MemoryStore:
+    """Fake `Store`: copies between a folder and a dictionary of bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.remote: dict[str, dict[str, bytes]] = {}
+
+    def push(self, digest: str) -> None:
+        """Copy the files of a value into the dictionary."""
+        root = self.folder / digest
+        self.remote[digest] = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+    def pull(self, digest: str) -> None:
+        """Write the files of a value back."""
+        for name, data in self.remote[digest].items():
+            path = self.folder / digest / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+class MemoryTracker:
+    """Fake `Tracker`: keeps runs in a list."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, object]] = []
+
+    def log_run(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, str],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path] = (),
+    ) -> str:
+        """Keep the run."""
+        missing = [path.name for path in files if not path.exists()]
+        if missing:
+            raise FileNotFoundError(", ".join(missing))
+        self.runs.append(
+            {"name": name, "parameters": dict(parameters), "metrics": dict(metrics), "tags": dict(tags), "files": tuple(files)}
+        )
+        return str(len(self.runs) - 1)
+
+
+class InlineScheduler:
+    """Fake `Scheduler`: keeps commands and finishes each when first asked."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, tuple[str, ...]] = {}
+        self._asked: set[str] = set()
+
+    def submit(self, command: Sequence[str], *, name: str) -> str:
+        """Keep the command."""
+        job = f"{name}-{len(self.commands)}"
+        self.commands[job] = tuple(command)
+        return job
+
+    def state(self, job: str) -> str:
+        """Say "running" once, then "done"."""
+        if job not in self.commands:
+            raise KeyError(job)
+        first = job not in self._asked
+        self._asked.add(job)
+        return "running" if first else "done"
+
+
+class InlineExecutor:
+    """Fake `Executor`, and the honest choice for small work: this process, one item after the other."""
+
+    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+        """Apply the function here."""
+        return map(function, items)
+
+
+class TrackerOff:
+    """`tracking: off`: nothing is mirrored."""
+
+    def log_run(
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, str],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path] = (),
+    ) -> str:
+        """Mirror nothing."""
+        return ""
+
+
+class StoreOff:
+    """`versioning: off`: values stay in the store."""
+
+    def push(self, digest: str) -> None:
+        """Move nothing."""
+
+    def pull(self, digest: str) -> None:
+        """Move nothing; a missing value is reported by the store itself."""

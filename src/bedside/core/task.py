@@ -1,0 +1,120 @@
+"""Protocols of the parts that steps are written against."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bedside.core.case import Case, Prediction
+from bedside.core.contract import Contract
+from bedside.core.evidence import Evidence, Verdict
+from bedside.core.ledger import Event, Verification
+from bedside.core.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+FloatArray = NDArray[np.float32]
+
+Forward = Callable[[FloatArray], FloatArray]
+"""What an engine makes of weights: (B, C_in, I, J, K) float32 to (B, C_out, I, J, K) float32, one window each."""
+
+
+class Task(Protocol):
+    """What is asked of the model."""
+
+    def out_channels(self, contract: Contract) -> int:
+        """Channels of the network's output."""
+        ...
+
+    def target(self, case: Case) -> NDArray[np.generic]:
+        """What the output is compared with in training: (I, J, K) on the case's grid."""
+        ...
+
+    def loss(self, output: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
+        """Scalar loss of (B, C, I, J, K) output against (B, I, J, K) target."""
+        ...
+
+    def activate(self, output: FloatArray) -> FloatArray:
+        """Turn raw output (C, I, J, K) into what is averaged over windows (probabilities for segmentation)."""
+        ...
+
+    def decode(self, output: FloatArray) -> tuple[NDArray[np.generic], FloatArray]:
+        """Turn averaged output (C, I, J, K) into the answer and its uncertainty, each (I, J, K)."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that judge it, the leading one first."""
+        ...
+
+
+class Network(Protocol):
+    """An architecture: its settings are its fields."""
+
+    def build(self, in_channels: int, out_channels: int) -> "torch.nn.Module":
+        """Make the network with fresh weights."""
+        ...
+
+
+class Predictor(Protocol):
+    """What an engine makes of a model: a case in, an answer out. Checks the contract itself."""
+
+    def __call__(self, case: Case) -> Prediction:
+        """Predict one case.
+
+        Raises:
+            InputRejected: the case breaks the model's contract.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Runs models of some formats."""
+
+    def forward(self, model: Model) -> Forward:
+        """Load the weights and return the function that computes one batch of windows.
+
+        Raises:
+            UsageError: the engine does not run this format.
+            UnsafeArtefact: the file could reach outside itself.
+        """
+        ...
+
+
+class GateInput(Protocol):
+    """What a gate may look at."""
+
+    @property
+    def candidate(self) -> Evidence:
+        """Evidence of the model that asks for promotion."""
+        ...
+
+    @property
+    def baseline(self) -> Evidence | None:
+        """Evidence of the model in production on the same split; None when nothing is in production."""
+        ...
+
+    @property
+    def chain(self) -> Verification:
+        """State of the ledger."""
+        ...
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """Events of the ledger."""
+        ...
+
+    @property
+    def rules(self) -> str:
+        """Digest of the promotion rules now in force."""
+        ...
+
+
+class Gate(Protocol):
+    """One rule of promotion."""
+
+    def judge(self, given: GateInput) -> Verdict:
+        """Look at the evidence and say yes or no, and why, in a sentence."""
+        ...
