@@ -1,0 +1,72 @@
+"""What every test may ask for: a study folder, the real scans, a fixed seed."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from bedside.core.workspace import Workspace
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NO_SCANS = "REAL SCANS NOT FOUND"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core already; two thread pools per core only slow each other down
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+hypothesis.settings.register_profile("bedside", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("bedside")
+
+
+def scans() -> Path:
+    """Where the real scans lie, whether or not they are there."""
+    return Path(os.environ.get("BEDSIDE_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("real") and not scans().is_dir():
+        pytest.skip(f"{NO_SCANS}: set BEDSIDE_DATA to the folder that holds them")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    missed = sum(NO_SCANS in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+    if missed:
+        terminalreporter.section(NO_SCANS, sep="!", red=True, bold=True)
+        terminalreporter.write_line(f"{NO_SCANS}: {missed} tests did not run. Set BEDSIDE_DATA to the folder that holds them.")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real scans (BEDSIDE_DATA, or ../shared/data beside the checkout); without it the test is skipped loudly."""
+    folder = scans()
+    if not folder.is_dir():
+        pytest.skip(f"{NO_SCANS}: set BEDSIDE_DATA to the folder that holds them")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty study folder."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    return Workspace(folder)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from the legacy generator; ours never do
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(0)
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            torch.set_num_threads(1)
