@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bedside.core.dataset import check_splits
+from bedside.core.errors import UsageError
+from bedside.data.split import split_patients
+
+NAMES = st.lists(st.text(min_size=1, max_size=4), min_size=12, max_size=30, unique=True)
+FRACTIONS = st.floats(min_value=0, max_value=0.5)
+FOLDS = st.integers(min_value=1, max_value=5)
+SEEDS = st.integers(min_value=0, max_value=2**32)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(NAMES, FRACTIONS, FOLDS, SEEDS, st.randoms(use_true_random=False))
+def test_every_patient_stands_in_exactly_one_group_whatever_the_order(names, fraction, folds, seed, chance):
+    splits = split_patients(names, test=fraction, folds=folds, seed=seed)
+    groups = [splits.test, *splits.folds]
+    everyone = [name for group in groups for name in group]
+    assert sorted(everyone) == sorted(names)
+    assert len(set(everyone)) == len(everyone)
+    check_splits(splits, set(names))
+    sizes = [len(fold) for fold in splits.folds]
+    assert len(sizes) == folds
+    assert max(sizes) - min(sizes) <= 1
+    assert abs(len(splits.test) - fraction * len(names)) <= 1
+    assert (len(splits.test) > 0) == (fraction > 0)
+    shuffled = [*names, *names[:3]]
+    chance.shuffle(shuffled)
+    assert split_patients(shuffled, test=fraction, folds=folds, seed=seed) == splits
+
+
+def test_another_seed_gives_another_division():
+    names = [f"patient-{number}" for number in range(40)]
+    divisions = {split_patients(names, test=0.2, folds=5, seed=seed).test for seed in range(10)}
+    assert len(divisions) == 10
+
+
+def test_the_division_is_the_same_on_every_machine():
+    names = [f"p{number}" for number in range(10)]
+    splits = split_patients(names, test=0.2, folds=4, seed=7)
+    assert splits.test == ("p2", "p7")  # written down once: a change here breaks every locked test split there is
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.2])
+def test_a_small_fraction_still_holds_one_patient_out(fraction):
+    splits = split_patients([f"p{number}" for number in range(6)], test=fraction, folds=5, seed=0)
+    assert len(splits.test) == 1
+
+
+def test_too_few_patients_are_refused_with_what_to_do():
+    with pytest.raises(UsageError, match="Found 5 patients: 1 for the test split leave 4 for 5 folds") as caught:
+        split_patients([f"p{number}" for number in range(5)], test=0.2, folds=5, seed=0)
+    assert caught.value.code == "TOO_FEW_PATIENTS"
+
+
+@pytest.mark.parametrize(("fraction", "folds"), [(1.0, 2), (-0.1, 2), (float("nan"), 2), (0.2, 0)])
+def test_settings_that_make_no_sense_are_refused(fraction, folds):
+    with pytest.raises(UsageError) as caught:
+        split_patients(["a", "b", "c"], test=fraction, folds=folds, seed=0)
+    assert caught.value.code == "SPLIT_SETTINGS"
