@@ -1,0 +1,1 @@
+"""Bytes to core types and back: NIfTI and DICOM, each behind one bounded gate."""

@@ -1,0 +1,49 @@
+"""What reading received bytes gives: volumes found, files refused, exact duplicates. The three always add up to what came in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bedside.core.volume import Volume
+
+
+@dataclass(frozen=True)
+class Found:
+    """One volume and where it came from.
+
+    Attributes:
+        volume: (1, I, J, K), affine to RAS+ mm; its bytes are decoded, and their digest checked again, on first use.
+        source: SHA-256 of the received file; for a DICOM series that of its files' sorted digests, whatever their names.
+        geometry: what the affine was taken from: "sform", "qform" or "dicom".
+        modality: "CT" or "MR"; "" for NIfTI, which names none.
+        patient_id: as received, "" when unknown; never logged, never a path.
+        scanner: "Manufacturer Model" in letters, digits and spaces, "" when unknown.
+        files: the received files the volume is made of, in slice order.
+        decoder: which library made numbers of the bytes, with its version.
+    """
+
+    volume: Volume
+    source: str
+    geometry: str
+    modality: str
+    patient_id: str
+    scanner: str
+    files: tuple[Path, ...]
+    decoder: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Files that were not taken, with the name of the rule and one sentence without any value from their headers."""
+
+    files: tuple[Path, ...]
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that came of a folder: each received file is in exactly one of the three."""
+
+    found: tuple[Found, ...]
+    refused: tuple[Refused, ...]
+    duplicates: tuple[Path, ...]

@@ -1,0 +1,176 @@
+"""The bounded door in front of every parser: size, inflation and depth are checked by our own code before a library looks.
+
+What the libraries behind it raise, warn and log is mapped and silenced here, in one place: their messages quote the input.
+"""
+
+import logging
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bedside.core.digest import digest_bytes
+from bedside.core.errors import InputRejected, IntegrityError
+from bedside.core.record import Record
+
+_CHUNK_BYTES = 1 << 20
+_FEED_BYTES = 1 << 16
+
+
+class Limits(Record):
+    """How much of anything a received file may ask for.
+
+    Attributes:
+        max_file_bytes: of one file on disk.
+        max_inflated_bytes: of what a compressed file becomes.
+        max_depth: of nested DICOM sequences.
+        max_elements: of DICOM data elements in one file, nested ones included.
+        max_voxels: of one volume.
+    """
+
+    max_file_bytes: int = 2 << 30
+    max_inflated_bytes: int = 512 << 20
+    max_depth: int = 64
+    max_elements: int = 200_000
+    max_voxels: int = 1 << 30
+
+
+LIMITS = Limits()
+
+FOREIGN_ERRORS = (
+    AttributeError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    RecursionError,
+    MemoryError,
+    LookupError,
+    EOFError,
+    RuntimeError,
+    OSError,
+)
+"""What pydicom, nibabel and their decoders were seen to raise on hostile bytes (subclasses of theirs included)."""
+
+
+class _Silence(logging.Filter):
+    """Drops every record: the libraries' messages quote values of the input. One object per use, so that threads do not meet."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let nothing through."""
+        del record
+        return False
+
+
+@contextmanager
+def guarded(code: str, sentence: str) -> Iterator[None]:
+    """Run a library behind the gate: whatever it raises becomes one `InputRejected`; its warnings and log lines go nowhere.
+
+    The original error is not chained, because its text may quote a patient's value.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global")]
+    silence = _Silence()
+    for logger in loggers:
+        logger.addFilter(silence)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except FOREIGN_ERRORS:
+        raise InputRejected(sentence, code=code) from None
+    finally:
+        for logger in loggers:
+            logger.removeFilter(silence)
+
+
+def receive(path: Path, *, limits: Limits = LIMITS) -> bytes:
+    """Read a received file whole, after its kind and size were looked at.
+
+    Raises:
+        InputRejected: FILE_KIND (a link, pipe or device), FILE_EMPTY, FILE_SIZE or FILE_UNREADABLE.
+    """
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputRejected("This is a link, pipe or device, not a file; copy the file itself.", code="FILE_KIND")
+        if status.st_size == 0:
+            raise InputRejected("The file is empty; fetch it again.", code="FILE_EMPTY")
+        if status.st_size > limits.max_file_bytes:
+            raise InputRejected(
+                f"The file has {status.st_size} bytes; at most {limits.max_file_bytes} are allowed.", code="FILE_SIZE"
+            )
+        return path.read_bytes()
+    except OSError:
+        raise InputRejected("The file cannot be read; check its permissions and the disk.", code="FILE_UNREADABLE") from None
+
+
+def receive_again(path: Path, digest: str, *, limits: Limits = LIMITS) -> bytes:
+    """Read a file that was accepted before.
+
+    Raises:
+        IntegrityError: its bytes are no longer those that were accepted (FILE_CHANGED).
+        InputRejected: it is gone or cannot be read.
+    """
+    data = receive(path, limits=limits)
+    if digest_bytes(data) != digest:
+        raise IntegrityError(
+            "A received file was changed after it was accepted; put the received bytes back or ingest it again.",
+            code="FILE_CHANGED",
+        )
+    return data
+
+
+def inflate(data: bytes | memoryview, *, window_bits: int, code: str, limits: Limits = LIMITS) -> bytes:
+    """Inflate within the limit: counted first in constant memory, kept only when it fits.
+
+    Args:
+        data: the compressed bytes.
+        window_bits: of zlib: -15 for raw deflate (DICOM), 31 for gzip.
+        code: prefix of the refusal's name ("DCM" or "NII").
+        limits: the cap is `max_inflated_bytes`.
+
+    Raises:
+        InputRejected: <code>_INFLATE_LIMIT, or <code>_TRUNCATED when the stream is cut or damaged.
+    """
+    total = sum(len(chunk) for chunk in inflate_chunks(data, window_bits=window_bits, code=code, limits=limits))
+    whole = bytearray(total)
+    at = 0
+    for chunk in inflate_chunks(data, window_bits=window_bits, code=code, limits=limits):
+        whole[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return bytes(whole)
+
+
+def inflate_chunks(data: bytes | memoryview, *, window_bits: int, code: str, limits: Limits = LIMITS) -> Iterator[bytes]:
+    """Inflate piece by piece, at most 1 MiB each; gzip members that follow each other are one stream. Raises as `inflate`."""
+    view, at, total = memoryview(data), 0, 0
+    while at < len(view):
+        stream = zlib.decompressobj(window_bits)
+        pending = b""
+        while not stream.eof:
+            piece = pending or view[at : at + _FEED_BYTES]
+            at += 0 if pending else len(piece)
+            chunk = _decompress(stream, piece, code)
+            pending = stream.unconsumed_tail
+            total += len(chunk)
+            if total > limits.max_inflated_bytes:
+                raise InputRejected(
+                    f"The compressed data inflates to more than {limits.max_inflated_bytes} bytes, which is the limit.",
+                    code=f"{code}_INFLATE_LIMIT",
+                )
+            if not piece and not chunk and not stream.eof:
+                raise InputRejected("The compressed data ends too early; fetch the file again.", code=f"{code}_TRUNCATED")
+            yield chunk
+        at = at - len(stream.unused_data) if window_bits > 15 else len(view)
+
+
+def _decompress(stream: "zlib._Decompress", piece: bytes | memoryview, code: str) -> bytes:
+    try:
+        return stream.decompress(piece, _CHUNK_BYTES)
+    except zlib.error:
+        raise InputRejected("The compressed data is damaged; fetch the file again.", code=f"{code}_TRUNCATED") from None
