@@ -1,0 +1,1 @@
+"""Whether a model may go into production, and who is there now."""

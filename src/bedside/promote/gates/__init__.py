@@ -1,0 +1,1 @@
+"""The rules of promotion, one small class each."""
