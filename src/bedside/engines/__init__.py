@@ -1,0 +1,1 @@
+"""What runs a model: weights in, a function from windows to outputs out."""
