@@ -134,7 +134,8 @@ class Train(Record):
         patch: (I, J, K) voxels that the network sees at once.
         batch: patches per step.
         fold: the fold that is left out and validated on; None: train on every development case, keep the last weights.
-        precision: of the forward and backward pass.
+        precision: of the forward and backward pass; "auto" times both at the start and keeps the faster (bf16 pays only where
+            the processor has instructions for it).
         learning_rate, weight_decay: of AdamW; the rate warms up and falls to zero over the budget along a cosine.
         ema: decay of the exponential moving average of the weights, which is what is kept.
         foreground: share of patches centred on a labelled voxel.
@@ -148,7 +149,7 @@ class Train(Record):
     patch: tuple[PositiveInt, PositiveInt, PositiveInt]
     batch: PositiveInt = 4
     fold: Annotated[int, Field(ge=0)] | None = None
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     ema: Fraction = 0.998

@@ -89,9 +89,9 @@ def resample(array: FloatArray, shape: Shape) -> FloatArray:
 def normalise(array: FloatArray, preprocessing: Preprocessing) -> FloatArray:
     """Clip, then map to zero mean and unit variance of the case ("zscore"), or the clip limits to -1..1 ("clip")."""
     if preprocessing.clip is not None:
-        array = np.clip(array, *np.float32(preprocessing.clip))
+        array = np.clip(array, np.float32(preprocessing.clip[0]), np.float32(preprocessing.clip[1]))
     if preprocessing.normalise == "clip" and preprocessing.clip is not None:
-        low, high = np.float32(preprocessing.clip)
+        low, high = np.float32(preprocessing.clip[0]), np.float32(preprocessing.clip[1])
         return np.asarray((array - low) * np.float32(2.0 / (high - low)) - np.float32(1.0))
     mean = np.float32(array.mean(dtype=np.float64))
     spread = np.float32(array.std(dtype=np.float64))

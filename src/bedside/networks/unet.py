@@ -21,6 +21,7 @@ class DynUNet(Part):
         features: channels of the first level; they double with each level up to 320.
         levels: resolutions, so the patch must divide by 2 to the power of levels - 1.
         residual: residual blocks instead of plain ones.
+        norm: "instance", or "batch" where a batch holds enough patches.
     """
 
     kind: ClassVar[str] = "network"
@@ -29,6 +30,7 @@ class DynUNet(Part):
     features: Features = 16
     levels: Levels = 4
     residual: bool = False
+    norm: Literal["instance", "batch"] = "instance"
 
     @property
     def divisor(self) -> int:
@@ -48,10 +50,24 @@ class DynUNet(Part):
             strides=strides,
             upsample_kernel_size=strides[1:],
             filters=[min(MAX_FEATURES, self.features * 2**level) for level in range(self.levels)],
-            norm_name=("INSTANCE", {"affine": True}),
+            norm_name=("INSTANCE", {"affine": True}) if self.norm == "instance" else "BATCH",
             res_block=self.residual,
         )
-        return net
+        return _group_norms(net)
+
+
+def _group_norms(net: "torch.nn.Module") -> "torch.nn.Module":
+    """Write each instance norm as a group norm with one group per channel: the same function and the same weights.
+
+    torch computes a group norm in channels-last memory as it lies, and copies for an instance norm.
+    """
+    from torch import nn
+
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.InstanceNorm3d):
+                setattr(module, name, nn.GroupNorm(child.num_features, child.num_features, eps=child.eps))
+    return net
 
 
 class UNet(Part):

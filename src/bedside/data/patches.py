@@ -1,0 +1,186 @@
+"""Patches for training: drawn, augmented, and repeatable.
+
+All chance comes from a generator made of (seed, step), so a step's batch does not depend on what ran before it: resuming needs
+no sampler state, and the same step gives the same bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from bedside.core.config import Augmentation
+
+Patch = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One prepared training case.
+
+    Attributes:
+        image: (C, I, J, K) float32, may be a memory map.
+        label: (I, J, K) training ids.
+        foreground: (N, 3) voxel positions of labelled voxels, a sample of at most 20,000; N may be 0.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8]
+    foreground: NDArray[np.int32]
+
+
+def find_foreground(label: NDArray[np.uint8], *, most: int = 20_000) -> NDArray[np.int32]:
+    """Positions of labelled voxels, thinned evenly to at most `most`, (N, 3)."""
+    positions = np.argwhere(label > 0).astype(np.int32)
+    return positions if len(positions) <= most else positions[:: -(-len(positions) // most)]
+
+
+@dataclass(frozen=True)
+class PatchSampler:
+    """Draws the batch of a step: every case once per epoch in a seeded order, each with a patch of it.
+
+    Attributes:
+        examples: the training cases.
+        patch: (I, J, K); a case smaller than this is padded with its edge values.
+        batch: patches per step.
+        foreground: chance that a patch is centred on a labelled voxel.
+        seed: of everything drawn.
+    """
+
+    examples: Sequence[Example]
+    patch: Patch
+    batch: int
+    foreground: float
+    seed: int
+
+    def draw(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images (B, C, I, J, K) float32 and labels (B, I, J, K) uint8 of a step (counted from 0)."""
+        rng = np.random.default_rng((self.seed, step, 1))
+        pairs = [self._cut(self.examples[index], rng) for index in self._indices(step)]
+        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        return images, torch.from_numpy(np.stack([label for _, label in pairs]))
+
+    def _indices(self, step: int) -> list[int]:
+        count = len(self.examples)
+        positions = range(step * self.batch, (step + 1) * self.batch)
+        orders = {at // count: np.random.default_rng((self.seed, at // count, 2)).permutation(count) for at in positions}
+        return [int(orders[at // count][at % count]) for at in positions]
+
+    def _cut(self, example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        size = np.array(example.label.shape)
+        patch = np.array(self.patch)
+        room = np.maximum(size - patch, 0)
+        start = rng.integers(0, room + 1)
+        if len(example.foreground) and rng.random() < self.foreground:
+            centre = example.foreground[rng.integers(len(example.foreground))]
+            start = np.clip(centre - patch // 2, 0, room)
+        cut = tuple(slice(int(a), int(min(a + p, n))) for a, p, n in zip(start, patch, size, strict=True))
+        lack = np.maximum(patch - size, 0)
+        pad = [(int(n // 2), int(n - n // 2)) for n in lack]
+        image = np.pad(example.image[(slice(None), *cut)], [(0, 0), *pad], mode="edge")
+        return image, np.pad(example.label[cut], pad, mode="edge")
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What is done to each patch of one batch; drawn by `draw_changes`, applied by `augment`.
+
+    Attributes:
+        affine: (B, 3, 4) in the patch's -1..1 coordinates, or None.
+        noise: (B,) standard deviation; scale: (B,) and shift: (B,) of intensity; gamma: (B,); blur: (B,) voxels.
+        seed: of the noise values.
+    """
+
+    affine: NDArray[np.float32] | None
+    noise: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    shift: NDArray[np.float32]
+    gamma: NDArray[np.float32]
+    blur: NDArray[np.float32]
+    seed: int
+
+
+def draw_changes(settings: Augmentation, batch: int, patch: Patch, rng: np.random.Generator) -> Changes:
+    """Draw the changes of one batch. All chance is here; `augment` only applies."""
+
+    def sometimes(values: NDArray[np.float64], otherwise: float) -> NDArray[np.float32]:
+        return np.where(rng.random(batch) < settings.probability, values, otherwise).astype(np.float32)
+
+    return Changes(
+        affine=_draw_affine(settings, batch, patch, rng),
+        noise=sometimes(rng.uniform(0, 1, batch) * settings.noise, 0.0),
+        scale=sometimes(1 + rng.uniform(-1, 1, batch) * settings.contrast, 1.0),
+        shift=sometimes(rng.uniform(-1, 1, batch) * settings.brightness, 0.0),
+        gamma=sometimes(np.exp(rng.uniform(-1, 1, batch) * settings.gamma), 1.0),
+        blur=sometimes(rng.uniform(0, 1, batch) * settings.blur, 0.0),
+        seed=int(rng.integers(1 << 62)),
+    )
+
+
+def _draw_affine(settings: Augmentation, batch: int, patch: Patch, rng: np.random.Generator) -> NDArray[np.float32] | None:
+    """Rotation about the three axes, isotropic scaling, flip of the first axis, shift; in voxels, then in -1..1 units."""
+    if not (settings.rotate_degrees or settings.scale or settings.translate or settings.flip):
+        return None
+    half = np.array(patch, dtype=np.float64)[::-1] / 2
+    result = np.zeros((batch, 3, 4))
+    for item in range(batch):
+        matrix = np.eye(3)
+        for axis in range(3):
+            angle = np.deg2rad(rng.uniform(-1, 1) * settings.rotate_degrees)
+            first, second = [other for other in range(3) if other != axis]
+            turn = np.eye(3)
+            turn[first, first] = turn[second, second] = np.cos(angle)
+            turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+            matrix = matrix @ turn
+        matrix *= 1 + rng.uniform(-1, 1) * settings.scale
+        if settings.flip and rng.random() < 0.5:
+            matrix[:, 2] *= -1  # torch orders coordinates (k, j, i): the first voxel axis comes last
+        result[item, :, :3] = matrix * half[np.newaxis, :] / half[:, np.newaxis]
+        result[item, :, 3] = rng.uniform(-1, 1, 3) * settings.translate * 2
+    return result.astype(np.float32)
+
+
+def augment(images: torch.Tensor, labels: torch.Tensor, changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply the changes to images (B, C, I, J, K) float32 and labels (B, I, J, K) uint8; space first, then intensity."""
+    if changes.affine is not None:
+        grid = functional.affine_grid(torch.from_numpy(changes.affine), list(images.shape), align_corners=False)
+        images = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        moved = functional.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+        labels = moved[:, 0].to(torch.uint8)
+    return _change_intensity(images, changes), labels
+
+
+def _change_intensity(images: torch.Tensor, changes: Changes) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(changes.seed)
+    changed = []
+    for index, image in enumerate(images):
+        patch = _blurred(image, float(changes.blur[index]))
+        if changes.gamma[index] != 1.0:
+            low, high = patch.min(), patch.max()
+            span = (high - low).clamp_min(1e-6)
+            patch = ((patch - low) / span) ** float(changes.gamma[index]) * span + low
+        patch = patch * float(changes.scale[index]) + float(changes.shift[index])
+        if changes.noise[index] > 0:
+            patch = patch + torch.randn(patch.shape, generator=generator) * float(changes.noise[index])
+        changed.append(patch)
+    return torch.stack(changed)
+
+
+def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of (C, I, J, K), separable, radius 2 voxels; below 0.2 voxels nothing would change."""
+    if sigma < 0.2:
+        return image
+    offsets = torch.arange(-2, 3, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    result = image[:, None]
+    for axis in range(3):
+        shape = [1, 1, 1, 1, 1]
+        shape[2 + axis] = 5
+        pad = [0, 0, 0, 0, 0, 0]
+        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = 2
+        result = functional.conv3d(functional.pad(result, pad, mode="replicate"), kernel.reshape(shape))
+    return result[:, 0]

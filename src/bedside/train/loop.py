@@ -1,0 +1,171 @@
+"""The steps of a training: forward, backward, average, and nothing that depends on what ran before."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from bedside.core.config import Train
+from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.task import Task
+from bedside.data.patches import PatchSampler, augment, draw_changes
+
+Precision = str
+CLIP_NORM = 12.0
+WARM_UP_SHARE = 0.05
+MAX_BAD_STEPS = 3
+
+
+def learning_rate(step: int, total: int, peak: float) -> float:
+    """Linear warm-up over the first 5 % of the steps, then half a cosine to zero at `total`."""
+    warm = max(1, round(total * WARM_UP_SHARE))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+@dataclass
+class Learner:
+    """Network, its average and its optimizer: everything that a step changes.
+
+    Attributes:
+        net: the network; ema: the exponential moving average of its weights, the one that is kept.
+        precision: "bf16" or "fp32".
+    """
+
+    net: nn.Module
+    task: Task
+    sampler: PatchSampler
+    settings: Train
+    precision: Precision
+    ema: nn.Module = field(init=False)
+    optimizer: torch.optim.AdamW = field(init=False)
+    bad_steps: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.net).requires_grad_(False)
+        decay = self.settings.weight_decay
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=self.settings.learning_rate, weight_decay=decay, betas=(0.9, 0.999)
+        )
+        fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")
+        self._fabric = fabric
+        self._net, self._optimizer = fabric.setup(self.net, self.optimizer)
+        self._net.train()
+        self.ema.eval()
+
+    def step(self, number: int, total: int) -> float:
+        """Do step `number` (from 0) of `total` and return its loss.
+
+        A loss or gradient that is not finite is skipped; three in a row end the training.
+
+        Raises:
+            UsageError: DIVERGED.
+        """
+        images, labels = self.batch(number)
+        rate = learning_rate(number, total, self.settings.learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        loss = self.task.loss(self._net(images), labels)
+        self._fabric.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
+        value = float(loss.detach())
+        if not (math.isfinite(value) and bool(torch.isfinite(norm))):
+            self._count_bad(number)
+            return value
+        self.bad_steps = 0
+        self._optimizer.step()
+        self._average(number)
+        return value
+
+    def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The augmented batch of a step: images (B, C, I, J, K) channels-last, labels (B, I, J, K)."""
+        images, labels = self.sampler.draw(number)
+        rng = np.random.default_rng((self.settings.seed, number, 3))
+        changes = draw_changes(self.settings.augment, self.settings.batch, self.settings.patch, rng)
+        images, labels = augment(images, labels, changes)
+        return images.to(memory_format=torch.channels_last_3d), labels
+
+    def _count_bad(self, number: int) -> None:
+        self.bad_steps += 1
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise UsageError(
+                f"The loss was not finite in {self.bad_steps} steps in a row (last: step {number}); lower train.learning_rate.",
+                code="DIVERGED",
+            )
+
+    @torch.no_grad()
+    def _average(self, number: int) -> None:
+        """Move the average towards the weights; early on it follows faster, so that it is not held back by the start."""
+        keep = min(self.settings.ema, (1 + number) / (10 + number))
+        for mean, now in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(now, 1.0 - keep)
+            else:
+                mean.copy_(now)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor that the next step depends on, by name."""
+        found = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            found |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        return found
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take up the tensors of a checkpoint.
+
+        Raises:
+            IntegrityError: they are of another network.
+        """
+        try:
+            self.net.load_state_dict(_under(tensors, "net."))
+            self.ema.load_state_dict(_under(tensors, "ema."))
+        except RuntimeError as error:
+            raise IntegrityError(
+                "The checkpoint belongs to another network; start again with --fresh.", code="CHECKPOINT_CONFIG"
+            ) from error
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _under(tensors, "adam.").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value.clone()
+        whole = self.optimizer.state_dict()
+        whole["state"] = state
+        self.optimizer.load_state_dict(whole)
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def seconds_per_step(learner: Learner, *, warm_up: int = 2, timed: int = 5) -> float:
+    """Median duration of a few steps of a throw-away learner, in seconds."""
+    durations = []
+    for number in range(warm_up + timed):
+        start = time.perf_counter()
+        learner.step(number, 10_000)
+        durations.append(time.perf_counter() - start)
+    return median(durations[warm_up:])
+
+
+def fastest_precision(make: Callable[[Precision], Learner], wanted: str) -> tuple[Precision, float]:
+    """Resolve "auto" by timing both precisions; return the precision and its seconds per step."""
+    choices = ("fp32", "bf16") if wanted == "auto" else (wanted,)
+    timed = {precision: seconds_per_step(make(precision)) for precision in choices}
+    best = min(timed, key=lambda precision: timed[precision])
+    return best, timed[best]
+
+
+def moments(total: int, count: int) -> Iterator[int]:
+    """Steps after which the left-out fold is scored: `count` of them, evenly over the last two thirds, the last at the end."""
+    first = total / 3
+    return iter(sorted({max(1, round(first + (total - first) * (i + 1) / count)) for i in range(count)}))

@@ -1,0 +1,202 @@
+"""dataset -> run: plan the steps that fit the budget, take up where a kill left off, keep the averaged weights."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from bedside.adapters.environment import commit, environment
+from bedside.core.config import Config, Study
+from bedside.core.dataset import Dataset
+from bedside.core.digest import canonical_json, digest_json
+from bedside.core.errors import InputRejected, UsageError
+from bedside.core.files import write_atomic
+from bedside.core.ledger import Event
+from bedside.core.model import ModelSpec, put_model
+from bedside.core.progress import SILENT, Progress
+from bedside.core.record import Record
+from bedside.core.run import Run, RunRecord
+from bedside.core.task import Task
+from bedside.core.workspace import Workspace
+from bedside.data.patches import Example
+from bedside.train.cases import prepare_cases, prepared_folder
+from bedside.train.checkpoint import load_checkpoint
+
+
+class TrainPlan(Record):
+    """What `train --what-if` says would be done."""
+
+    dataset: str
+    cases: int
+    validation_cases: int
+    budget: str
+    patch: tuple[int, int, int]
+    batch: int
+    resumes_at_step: int | None
+    done_before: bool
+
+
+def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fresh: bool = False) -> Run:
+    """Train the study's network on the development cases of a dataset.
+
+    The same study and dataset give the same run: one that is finished is returned, one that was interrupted goes on from its
+    last checkpoint.
+
+    Args:
+        config: study, site and folder.
+        dataset: from `ingest`.
+        progress: listener.
+        fresh: forget a finished or interrupted run of the same study and dataset, and start again.
+
+    Raises:
+        Interrupted: stopped by SIGINT, SIGTERM or SIGUSR1, after saving.
+        ResourceError: disk or the memory ceiling.
+        UsageError: the loss diverged, or the patch does not fit the network.
+    """
+    study = config.study
+    _check_patch(study)
+    before = None if fresh else finished(config.workspace, study, dataset)
+    if before is not None:
+        return before
+    torch.set_num_threads(config.site.threads or len(os.sched_getaffinity(0)))
+    folder = checkpoint_folder(config.workspace, study, dataset)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    sitting = Sitting(study, folder, progress, *_examples(config, dataset, progress))
+    sitting.run()
+    return _store(config, dataset, sitting)
+
+
+def plan(config: Config, dataset: Dataset) -> TrainPlan:
+    """Say what `train` would do, without doing it."""
+    study = config.study
+    _check_patch(study)
+    fold = study.train.fold
+    position = load_checkpoint(checkpoint_folder(config.workspace, study, dataset))
+    return TrainPlan(
+        dataset=dataset.digest,
+        cases=len(dataset.cases("development" if fold is None else f"train{fold}")),
+        validation_cases=0 if fold is None else len(dataset.cases(f"fold{fold}")),
+        budget=f"{study.train.steps} steps" if study.train.steps else f"{study.train.minutes:g} minutes",
+        patch=study.train.patch,
+        batch=study.train.batch,
+        resumes_at_step=position.position.step if position else None,
+        done_before=finished(config.workspace, study, dataset) is not None,
+    )
+
+
+def training_key(study: Study, dataset: Dataset) -> str:
+    """Digest of all that decides the weights: two studies that differ only in how they judge share a training."""
+    parts = study.model_dump(mode="json", include={"contract", "preprocess", "task", "network", "train"})
+    return digest_json({"study": parts, "dataset": dataset.digest})
+
+
+def checkpoint_folder(workspace: Workspace, study: Study, dataset: Dataset) -> Path:
+    """Where the checkpoints of an unfinished training lie."""
+    return workspace.scratch / f"train-{training_key(study, dataset)[:32]}"
+
+
+def finished(workspace: Workspace, study: Study, dataset: Dataset) -> Run | None:
+    """The run that the ledger knows for this study and dataset, if its bytes are here."""
+    event = workspace.ledger.last("trained", key=training_key(study, dataset))
+    if event is None or not (workspace.store / event.outputs["model"]).is_dir():
+        return None
+    return Run(event.outputs["run"], event.outputs["model"], workspace)
+
+
+def _check_patch(study: Study) -> None:
+    divisor = getattr(study.network, "divisor", 1)
+    if any(side % divisor for side in study.train.patch):
+        raise UsageError(
+            f"train.patch is {study.train.patch}; this network needs each side to be a multiple of {divisor}.", code="PATCH"
+        )
+
+
+def _examples(config: Config, dataset: Dataset, progress: Progress) -> tuple[list[Example], list[Example]]:
+    """Prepared training cases and cases of the left-out fold; a case without a label cannot be learned from."""
+    study, fold = config.study, config.study.train.fold
+    task: Task = study.task  # type: ignore[assignment]
+    folder = prepared_folder(config.workspace, dataset.digest, study.preprocess)
+    groups = []
+    for split in ("development",) if fold is None else (f"train{fold}", f"fold{fold}"):
+        cases = dataset.cases(split)
+        if any("label" not in record.volumes for record in cases.records):
+            raise InputRejected("A training case has no label; every case of this task needs one.", code="LABEL_MISSING")
+        groups.append(
+            prepare_cases(cases, folder, preprocessing=study.preprocess, task=task, progress=progress, count=len(cases))
+        )
+    return groups[0], groups[1] if fold is not None else []
+
+
+def _store(config: Config, dataset: Dataset, sitting: Sitting) -> Run:
+    """Put model and run into the store, then write the ledger line, then drop the checkpoints."""
+    workspace, study = config.workspace, config.study
+    used, code = environment(), commit()
+    record = _record(study, dataset, sitting, environment_=used.model_dump(mode="json"), code=code)
+    with workspace.staging() as staged:
+        write_atomic(staged / "run.json", canonical_json(record.model_dump(mode="json")), doing="storing a run")
+        run = workspace.put(staged)
+    tensors = {name: value.contiguous() for name, value in sitting.weights().items()}
+    with workspace.staging() as staged:
+        write_atomic(staged / "weights.safetensors", save(tensors), doing="storing a model")
+        model = put_model(workspace, staged, _spec(study, dataset, sitting, run))
+    event = _announce(config, dataset, record, model=model.digest, run=run)
+    shutil.rmtree(sitting.folder, ignore_errors=True)
+    return Run(event.outputs["run"], event.outputs["model"], workspace)
+
+
+def _announce(config: Config, dataset: Dataset, record: RunRecord, *, model: str, run: str) -> Event:
+    return config.workspace.ledger.append(
+        "trained",
+        inputs={"dataset": dataset.digest, "study": record.study_digest},
+        outputs={"model": model, "run": run},
+        facts={
+            "key": training_key(config.study, dataset),
+            "commit": record.commit,
+            "environment": record.environment_digest,
+            "steps": record.steps,
+            "minutes": round(record.minutes, 2),
+            "rules": config.promote.digest(),
+        },
+    )
+
+
+def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: dict[str, object], code: str) -> RunRecord:
+    position = sitting.position
+    return RunRecord(
+        study=study.model_dump(mode="json"),
+        study_digest=study.digest(),
+        dataset=dataset.digest,
+        environment=environment_,
+        environment_digest=digest_json(environment_),
+        commit=code,
+        seed=study.train.seed,
+        steps=position.step,
+        minutes=position.seconds / 60,
+        resumed=position.resumed,
+        seconds_per_step=position.seconds_per_step,
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        curve=position.curve,
+    )
+
+
+def _spec(study: Study, dataset: Dataset, sitting: Sitting, run: str) -> ModelSpec:
+    task: Task = study.task  # type: ignore[assignment]
+    return ModelSpec(
+        study=study.study,
+        format="safetensors",
+        task=study.task.settings(),
+        network=study.network.settings(),
+        contract=study.contract,
+        preprocessing=study.preprocess,
+        patch=study.train.patch,
+        overlap=study.evaluate.overlap,
+        in_channels=sitting.examples[0].image.shape[0],
+        out_channels=task.out_channels(study.contract),
+        dataset=dataset.digest,
+        run=run,
+        study_digest=study.digest(),
+        engine={"name": "torch", "precision": "fp32"},
+    )

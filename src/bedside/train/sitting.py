@@ -1,0 +1,188 @@
+"""One sitting of a training: from the start, or from a checkpoint, to the end or a signal."""
+
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from bedside.core.config import Study
+from bedside.core.errors import Interrupted, ResourceError
+from bedside.core.progress import Progress
+from bedside.core.run import CurvePoint
+from bedside.core.task import Network, Task
+from bedside.data.patches import Example, PatchSampler
+from bedside.train.checkpoint import Checkpoint, Position, load_checkpoint, save_checkpoint
+from bedside.train.loop import Learner, fastest_precision, moments
+from bedside.train.validate import foreground_dice
+
+NOTE_EVERY_SECONDS = 1.0
+CURVE_POINTS = 200
+
+
+@dataclass
+class Sitting:
+    """What one process does of a training.
+
+    Attributes:
+        study: what is asked; folder: of the checkpoints; progress: listener.
+        examples: to learn from; left_out: to validate on, may be empty.
+    """
+
+    study: Study
+    folder: Path
+    progress: Progress
+    examples: list[Example]
+    left_out: list[Example]
+    learner: Learner = field(init=False)
+    position: Position = field(init=False)
+    best: dict[str, torch.Tensor] = field(init=False, default_factory=dict)
+
+    def run(self) -> None:
+        """Do every step that is left."""
+        found = load_checkpoint(self.folder)
+        if found is None:
+            self._begin()
+        else:
+            self._resume(found)
+        started, before = time.perf_counter(), self.position.seconds
+        saved_at = noted_at = started
+        scored = set(moments(self.position.total_steps, self.study.train.validations)) if self.left_out else set()
+        self.progress.start("training", self.position.total_steps)
+        losses: list[float] = []
+        with _signals() as stop:
+            while self.position.step < self.position.total_steps:
+                losses.append(self.learner.step(self.position.step, self.position.total_steps))
+                now = time.perf_counter()
+                self._advance(before + now - started)
+                if self.position.step in scored or self._is_curve_point():
+                    self._mark(losses, score=self.position.step in scored)
+                    losses = []
+                if now - noted_at > NOTE_EVERY_SECONDS or self.position.step == self.position.total_steps:
+                    self.progress.advance(self.position.step, f"loss {losses[-1]:.3f}" if losses else self._note())
+                    noted_at = now
+                if stop.received or now - saved_at > 60 * self.study.train.checkpoint_minutes:
+                    self._save()
+                    saved_at = now
+                if stop.received:
+                    raise Interrupted(
+                        f"Stopped at step {self.position.step} of {self.position.total_steps} and saved;"
+                        " the same command goes on from there."
+                    )
+
+    def _begin(self) -> None:
+        settings = self.study.train
+        precision, seconds = fastest_precision(self._make_learner, settings.precision)
+        total = settings.steps
+        if total is None:
+            validation = self._seconds_of_validation(precision) * settings.validations if self.left_out else 0.0
+            total = max(1, int((60 * (settings.minutes or 0) - validation) / seconds))
+        self.learner = self._make_learner(precision)
+        self.position = Position(
+            step=0,
+            total_steps=total,
+            seconds=0.0,
+            resumed=0,
+            precision=precision,
+            seconds_per_step=seconds,
+            best_score=None,
+            curve=(),
+        )
+
+    def _resume(self, found: Checkpoint) -> None:
+        self.position = found.position.model_copy(update={"resumed": found.position.resumed + 1})
+        self.learner = self._make_learner(found.position.precision)
+        self.learner.restore(dict(found.tensors))
+        self.best = {name: value for name, value in found.tensors.items() if name.startswith("best.")}
+
+    def _make_learner(self, precision: str) -> Learner:
+        """A learner with the seed's fresh weights, the same at every call."""
+        settings, contract = self.study.train, self.study.contract
+        task: Task = self.study.task  # type: ignore[assignment]
+        network: Network = self.study.network  # type: ignore[assignment]
+        torch.manual_seed(settings.seed)
+        net = network.build(self.examples[0].image.shape[0], task.out_channels(contract))
+        sampler = PatchSampler(self.examples, settings.patch, settings.batch, settings.foreground, settings.seed)
+        return Learner(net, task, sampler, settings, precision)
+
+    def _seconds_of_validation(self, precision: str) -> float:
+        learner = self._make_learner(precision)
+        start = time.perf_counter()
+        self._score(learner, self.left_out[:1])
+        return (time.perf_counter() - start) * len(self.left_out)
+
+    def _score(self, learner: Learner, examples: list[Example]) -> float:
+        return foreground_dice(learner.ema, examples, task=learner.task, patch=self.study.train.patch)
+
+    def _advance(self, seconds: float) -> None:
+        self.position = self.position.model_copy(update={"step": self.position.step + 1, "seconds": seconds})
+
+    def _is_curve_point(self) -> bool:
+        every = max(1, self.position.total_steps // CURVE_POINTS)
+        return self.position.step % every == 0 or self.position.step == self.position.total_steps
+
+    def _mark(self, losses: list[float], *, score: bool) -> None:
+        """Add a point to the curve; keep the averaged weights if they score best on the left-out fold."""
+        value = self._score(self.learner, self.left_out) if score else None
+        if value is not None and (self.position.best_score is None or value > self.position.best_score):
+            self.best = {f"best.{name}": tensor.clone() for name, tensor in self.learner.ema.state_dict().items()}
+            self.position = self.position.model_copy(update={"best_score": value})
+        mean = sum(losses) / len(losses) if losses else float("nan")
+        point = CurvePoint(step=self.position.step, minutes=round(self.position.seconds / 60, 3), loss=mean, score=value)
+        self.position = self.position.model_copy(update={"curve": (*self.position.curve, point)})
+
+    def _note(self) -> str:
+        scores = [point.score for point in self.position.curve if point.score is not None]
+        return f"dice {scores[-1]:.3f}" if scores else ""
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder, Checkpoint(self.position, self.learner.tensors() | self.best))
+        used = peak_memory_mb()
+        if used > 1024 * self.study.train.memory_gb:
+            raise ResourceError(
+                f"Training used {used:.0f} MB of memory and train.memory_gb allows {self.study.train.memory_gb:g} GB;"
+                " make train.patch or train.batch smaller, or raise the ceiling. The last checkpoint is saved.",
+                code="MEMORY",
+            )
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is kept: the best on the left-out fold, else the last average."""
+        if self.best:
+            return {name.removeprefix("best."): value for name, value in self.best.items()}
+        return dict(self.learner.ema.state_dict())
+
+
+@dataclass
+class _Stop:
+    received: int = 0
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Turn SIGINT, SIGTERM and SIGUSR1 into a flag that is looked at between steps (main thread only)."""
+    stop = _Stop()
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        stop.received = number
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    try:
+        before = {number: signal.signal(number, remember) for number in wanted}
+    except ValueError:  # not the main thread: whoever runs the threads handles signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
