@@ -1,0 +1,171 @@
+"""A folder of received files to volumes. Every file ends in one place: part of a volume, refused by name, or a duplicate."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bedside.core.digest import digest_bytes, digest_json
+from bedside.core.errors import InputRejected, UsageError
+from bedside.core.volume import Volume
+from bedside.formats.dicom_geometry import stack
+from bedside.formats.dicom_header import Header, inspect
+from bedside.formats.dicom_pixels import Slice, decoder_of, load_stack
+from bedside.formats.found import Found, Reading, Refused
+from bedside.formats.gate import LIMITS, Limits, receive
+
+_SAME_DIRECTION = 1e-4
+
+
+def read_folder(folder_or_files: Path | Iterable[Path], *, limits: Limits = LIMITS) -> Reading:
+    """Read every single-frame CT and MR series among some files.
+
+    Files are grouped by SeriesInstanceUID and ordered by position along the normal. A series with one damaged member is
+    refused as a whole: without its last slice it would look sound.
+
+    Args:
+        folder_or_files: a folder, looked through to the bottom, or the files themselves.
+        limits: the gate's.
+
+    Returns:
+        What was found, refused and received twice, in an order that depends on the files only.
+
+    Raises:
+        UsageError: the folder does not exist.
+    """
+    slices: dict[str, list[Slice]] = defaultdict(list)
+    damaged: dict[str, list[tuple[Path, InputRejected]]] = defaultdict(list)
+    duplicates: list[Path] = []
+    seen: set[str] = set()
+    for path in _files(folder_or_files):
+        digest, uid, result = _look(path, limits)
+        if digest and digest in seen:
+            duplicates.append(path)
+            continue
+        seen.add(digest)
+        if isinstance(result, Header):
+            slices[uid].append(Slice(path, digest, result))
+        else:
+            damaged[uid].append((path, result))
+    found: list[Found] = []
+    refused = [entry for problems in damaged.values() for entry in _gather(problems)]
+    for uid, members in slices.items():
+        volumes, leftovers = _assemble(members, damaged.get(uid, []), limits)
+        found.extend(volumes)
+        refused.extend(leftovers)
+    return Reading(tuple(found), tuple(refused), tuple(duplicates))
+
+
+def _files(folder_or_files: Path | Iterable[Path]) -> list[Path]:
+    """All files and links, sorted; a link is listed so that it can be refused, not followed."""
+    if not isinstance(folder_or_files, Path):
+        return sorted(set(folder_or_files))
+    if not folder_or_files.is_dir():
+        raise UsageError("There is no such folder to read DICOM files from; check the path.", code="NO_FOLDER")
+    return sorted(path for path in folder_or_files.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _look(path: Path, limits: Limits) -> tuple[str, str, Header | InputRejected]:
+    """Digest, series and header of one file, or why it is refused."""
+    try:
+        data = receive(path, limits=limits)
+    except InputRejected as problem:
+        return "", "", problem
+    inspection = inspect(data, limits=limits)
+    digest = digest_bytes(data)
+    if inspection.header is None:
+        return digest, inspection.series_uid, inspection.problem or InputRejected("The file cannot be read.")
+    return digest, inspection.series_uid, inspection.header
+
+
+def _gather(problems: Iterable[tuple[Path, InputRejected]]) -> list[Refused]:
+    """Files refused with the same sentence become one entry."""
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for path, problem in problems:
+        groups[problem.code, problem.sentence].append(path)
+    return [Refused(tuple(paths), code, sentence) for (code, sentence), paths in groups.items()]
+
+
+def _assemble(
+    members: Sequence[Slice], damaged: Sequence[tuple[Path, InputRejected]], limits: Limits
+) -> tuple[list[Found], list[Refused]]:
+    """Make a volume of one series' sound slices, or say why there is none."""
+    members, derived = _set_derived_aside(members)
+    leftovers = _gather(
+        (one.path, InputRejected("This is a derived image among originals; it is set aside.", code="DCM_LOCALIZER"))
+        for one in derived
+    )
+    paths = tuple(one.path for one in members)
+    try:
+        _check_whole(damaged)
+        _check_alike(members)
+        return [_volume(members, limits)], leftovers
+    except InputRejected as problem:
+        return [], [*leftovers, Refused(paths, problem.code, problem.sentence)]
+
+
+def _set_derived_aside(members: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """Split off derived CT images (reformats, screens) when the series has originals too."""
+    derived = [one for one in members if one.header.modality == "CT" and one.header.image_type[0] == "DERIVED"]
+    if len(derived) == len(members):
+        return list(members), []
+    return [one for one in members if one not in derived], derived
+
+
+def _check_whole(damaged: Sequence[tuple[Path, InputRejected]]) -> None:
+    codes = sorted({problem.code for _, problem in damaged} - {"DCM_LOCALIZER"})
+    if codes:
+        raise InputRejected(
+            f"The series has files that were refused ({', '.join(codes)}), so slices may be missing; fetch it again.",
+            code="SERIES_INCOMPLETE",
+        )
+
+
+def _check_alike(members: Sequence[Slice]) -> None:
+    """All slices of a volume share patient, modality, frame of reference, grid, direction and coding."""
+    headers = [one.header for one in members]
+    first = headers[0]
+    if len({header.sop_uid for header in headers}) < len(headers):
+        raise InputRejected("Two different files carry one SOPInstanceUID; one of them is wrong.", code="SERIES_UID_CONFLICT")
+    if any((h.patient_id, h.modality, h.scanner) != (first.patient_id, first.modality, first.scanner) for h in headers):
+        raise InputRejected("Patient, modality or scanner differ within one series.", code="SERIES_MIXED_SUBJECT")
+    if any(h.frame_uid != first.frame_uid for h in headers):
+        raise InputRejected("The slices lie in different frames of reference.", code="SERIES_MIXED_FRAME")
+    apart = max(
+        float(np.abs(np.stack([h.row_direction - first.row_direction, h.column_direction - first.column_direction])).max())
+        for h in headers
+    )
+    if apart > _SAME_DIRECTION:
+        raise InputRejected("The slices point in different directions; split the series.", code="SERIES_MIXED_ORIENTATION")
+    if any(
+        (h.rows, h.columns) != (first.rows, first.columns) or not np.allclose(h.spacing_mm, first.spacing_mm) for h in headers
+    ):
+        raise InputRejected("The slices have different sizes or pixel spacings; split the series.", code="SERIES_MIXED_GRID")
+    if any(h.syntax != first.syntax for h in headers):
+        raise InputRejected("The slices are stored in different transfer syntaxes.", code="SERIES_MIXED_SYNTAX")
+
+
+def _volume(members: Sequence[Slice], limits: Limits) -> Found:
+    """The volume of one sound series."""
+    first = members[0].header
+    voxels = first.rows * first.columns * len(members)
+    if voxels > limits.max_voxels:
+        raise InputRejected(f"The series has {voxels} voxels; at most {limits.max_voxels} are allowed.", code="DCM_GEOMETRY")
+    ordered = stack(
+        np.stack([one.header.position_mm for one in members]),
+        np.stack([first.row_direction, first.column_direction]),
+        first.spacing_mm,
+    )
+    slices = tuple(members[index] for index in ordered.order)
+    return Found(
+        volume=Volume(ordered.affine, (1, first.columns, first.rows, len(slices)), partial(load_stack, slices, limits=limits)),
+        source=digest_json({str(index): digest for index, digest in enumerate(sorted(one.digest for one in slices))}),
+        geometry="dicom",
+        modality=first.modality,
+        patient_id=first.patient_id,
+        scanner=first.scanner,
+        files=tuple(one.path for one in slices),
+        decoder=decoder_of(first.syntax),
+    )

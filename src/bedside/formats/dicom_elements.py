@@ -1,0 +1,240 @@
+"""The bounded walk through a DICOM file (PS3.5 section 7): where each element lies, without recursion and without a library.
+
+Everything that could make a parser loop, recurse, allocate or silently stop early is refused here: each length must fit inside
+what encloses it, each sequence must be closed, nesting and the number of elements are limited.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+from bedside.core.errors import InputRejected
+from bedside.formats.gate import LIMITS, Limits, inflate
+
+PIXEL_DATA = 0x7FE00010
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT_VRS = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST"}
+    | {b"TM", b"UI", b"UL", b"US"}
+)
+_PREAMBLE_BYTES = 132
+_DEFLATED, _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+
+
+@dataclass(frozen=True)
+class Element:
+    """Where one data element's value lies.
+
+    Attributes:
+        vr: two letters; "" in implicit VR, where it is not written.
+        start, end: of the value, in bytes of `Elements.data`.
+        encapsulated: whether the value is a list of items of undefined total length (compressed pixel data).
+    """
+
+    vr: str
+    start: int
+    end: int
+    encapsulated: bool = False
+
+
+@dataclass
+class Elements:
+    """The top-level elements of one file. Filled as the walk goes, so that a damaged file still tells its series.
+
+    Attributes:
+        data: the file; for a deflated one its inflated data set.
+        syntax: TransferSyntaxUID.
+        order: "<" or ">", the byte order of numbers.
+        table: tag to place.
+    """
+
+    data: bytes = b""
+    syntax: str = ""
+    order: str = "<"
+    table: dict[int, Element] = field(default_factory=dict)
+
+    def raw(self, tag: int) -> bytes:
+        """The value's bytes, b"" when absent."""
+        place = self.table.get(tag)
+        return self.data[place.start : place.end] if place else b""
+
+
+@dataclass
+class _Open:
+    """A data set, item or sequence that the walk is inside of; `end` None means that a delimiter closes it."""
+
+    end: int | None
+    is_sequence: bool
+    implicit: bool
+    is_item: bool = False
+
+
+def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
+    """Find every top-level element of a Part 10 file.
+
+    Args:
+        data: the file.
+        into: filled; holds what was found so far when the walk refuses.
+        limits: the gate's.
+
+    Raises:
+        InputRejected: DCM_NOT_DICOM, DCM_TRUNCATED, DCM_STRUCTURE, DCM_DEPTH, DCM_ELEMENTS or DCM_INFLATE_LIMIT.
+    """
+    if data[128:_PREAMBLE_BYTES] != b"DICM":
+        raise InputRejected("The file has no DICOM preamble (DICM at byte 128).", code="DCM_NOT_DICOM")
+    into.data = data
+    start = _walk_meta(data, into)
+    into.syntax = into.raw(0x00020010).rstrip(b"\0 ").decode("ascii", "replace")
+    if not into.syntax:
+        raise InputRejected("The file does not name its transfer syntax; it is cut or damaged.", code="DCM_TRUNCATED")
+    into.table = {}
+    if into.syntax == _DEFLATED:
+        into.data, start = inflate(memoryview(data)[start:], window_bits=-15, code="DCM", limits=limits), 0
+    into.order = ">" if into.syntax == _BIG_ENDIAN else "<"
+    _Walk(into, limits).run(start, implicit=into.syntax == _IMPLICIT)
+
+
+def _walk_meta(data: bytes, into: Elements) -> int:
+    """Read group 0002, always Explicit VR Little Endian (PS3.10 7.1); return where the data set starts."""
+    at = _PREAMBLE_BYTES
+    while data[at : at + 2] == b"\x02\x00":
+        tag, vr, start, length = _explicit(data, at, "<")
+        if length == _UNDEFINED or start + length > len(data):
+            raise _truncated()
+        into.table.setdefault(tag, Element(vr, start, start + length))
+        at = start + length
+    if at == len(data):
+        raise _truncated()
+    return at
+
+
+def _explicit(data: bytes, at: int, order: str) -> tuple[int, str, int, int]:
+    """Tag, VR, start of the value and its length at `at`, in explicit VR."""
+    if at + 8 > len(data):
+        raise _truncated()
+    group, number = struct.unpack_from(order + "HH", data, at)
+    vr = data[at + 4 : at + 6]
+    if vr in _SHORT_VRS:
+        return group << 16 | number, vr.decode(), at + 8, struct.unpack_from(order + "H", data, at + 6)[0]
+    if vr not in _LONG_VRS:
+        raise InputRejected("The file breaks off into bytes that are no DICOM element; it is damaged.", code="DCM_STRUCTURE")
+    if at + 12 > len(data):
+        raise _truncated()
+    return group << 16 | number, vr.decode(), at + 12, struct.unpack_from(order + "I", data, at + 8)[0]
+
+
+def _truncated() -> InputRejected:
+    return InputRejected("The file ends inside a DICOM element; fetch it again.", code="DCM_TRUNCATED")
+
+
+class _Walk:
+    """One pass with an explicit stack; every step goes forward at least 8 bytes."""
+
+    def __init__(self, into: Elements, limits: Limits) -> None:
+        self._into, self._data, self._order, self._limits = into, into.data, into.order, limits
+        self._stack: list[_Open] = []
+        self._at = 0
+        self._depth = 0
+        self._count = 0
+
+    def run(self, start: int, *, implicit: bool) -> None:
+        """Walk from `start` to the end of the data."""
+        self._at = start
+        self._stack = [_Open(len(self._data), is_sequence=False, implicit=implicit)]
+        while self._stack:
+            top = self._stack[-1]
+            if top.end is not None and self._at >= top.end:
+                self._close(top)
+            elif top.is_sequence:
+                self._step_in_sequence(top)
+            else:
+                self._step_in_items(top)
+
+    def _end(self) -> int:
+        """Where the innermost enclosing thing of known length ends."""
+        return next(frame.end for frame in reversed(self._stack) if frame.end is not None)
+
+    def _close(self, top: _Open) -> None:
+        if top.end is not None and self._at > top.end:
+            raise _truncated()
+        self._depth -= top.is_sequence
+        self._stack.pop()
+
+    def _header(self, *, implicit: bool) -> tuple[int, str, int, int]:
+        """The next element or delimiter: tag, VR, start, length."""
+        self._count += 1
+        if self._count > self._limits.max_elements:
+            raise InputRejected(f"The file holds more than {self._limits.max_elements} data elements.", code="DCM_ELEMENTS")
+        if self._at + 8 > self._end():
+            raise _truncated()
+        group, number = struct.unpack_from(self._order + "HH", self._data, self._at)
+        if implicit or group == 0xFFFE:
+            return group << 16 | number, "", self._at + 8, struct.unpack_from(self._order + "I", self._data, self._at + 4)[0]
+        return _explicit(self._data, self._at, self._order)
+
+    def _step_in_sequence(self, top: _Open) -> None:
+        """An item, or the delimiter that closes a sequence of undefined length."""
+        tag, _, start, length = self._header(implicit=True)
+        if tag == _SEQUENCE_END and top.end is None and length == 0:
+            self._at = start
+            self._depth -= 1
+            self._stack.pop()
+        elif tag == _ITEM:
+            self._push(start, length, is_sequence=False, implicit=top.implicit, is_item=True)
+        else:
+            raise InputRejected("A DICOM sequence holds something that is no item; the file is damaged.", code="DCM_STRUCTURE")
+
+    def _step_in_items(self, top: _Open) -> None:
+        """One data element, or the delimiter that closes an item of undefined length."""
+        tag, vr, start, length = self._header(implicit=top.implicit)
+        if tag == _ITEM_END and top.is_item and top.end is None and length == 0:
+            self._at = start
+            self._stack.pop()
+            return
+        if tag >> 16 == 0xFFFE:
+            raise InputRejected("A DICOM delimiter stands where none belongs; the file is damaged.", code="DCM_STRUCTURE")
+        root = len(self._stack) == 1
+        if root and tag in self._into.table:
+            raise InputRejected("One data element occurs twice; the file is damaged.", code="DCM_STRUCTURE")
+        if length == _UNDEFINED and tag == PIXEL_DATA:
+            end = self._fragments(start)
+            if root:
+                self._into.table[tag] = Element(vr, start, end, encapsulated=True)
+        elif length == _UNDEFINED or vr == "SQ":
+            self._push(start, length, is_sequence=True, implicit=top.implicit or vr == "UN", vr=vr)
+            if root:
+                self._into.table[tag] = Element(vr or "SQ", start, start)
+        else:
+            if start + length > self._end():
+                raise _truncated()
+            if root:
+                self._into.table[tag] = Element(vr, start, start + length)
+            self._at = start + length
+
+    def _push(self, start: int, length: int, *, is_sequence: bool, implicit: bool, is_item: bool = False, vr: str = "") -> None:
+        if is_sequence and vr not in {"SQ", "UN", ""}:
+            raise InputRejected("A value of undefined length is no sequence; the file is damaged.", code="DCM_STRUCTURE")
+        if is_sequence and self._depth == self._limits.max_depth:
+            raise InputRejected(f"Sequences are nested deeper than {self._limits.max_depth}.", code="DCM_DEPTH")
+        end = None if length == _UNDEFINED else start + length
+        if end is not None and end > self._end():
+            raise _truncated()
+        self._depth += is_sequence
+        self._at = start
+        self._stack.append(_Open(end, is_sequence, implicit, is_item))
+
+    def _fragments(self, start: int) -> int:
+        """Skip over the items of compressed pixel data (PS3.5 A.4), which must end with a delimiter; return where that starts."""
+        self._at = start
+        while True:
+            tag, _, first, length = self._header(implicit=True)
+            if tag == _SEQUENCE_END and length == 0:
+                break
+            if tag != _ITEM or length == _UNDEFINED:
+                raise InputRejected("Compressed pixel data holds something that is no item.", code="DCM_STRUCTURE")
+            if first + length > self._end():
+                raise _truncated()
+            self._at = first + length
+        self._at = first
+        return first - 8
