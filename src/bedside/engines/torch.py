@@ -45,7 +45,7 @@ class TorchEngine(Part):
         net = load_network(model)
         reduced = self.precision == "bf16"
         layout = torch.channels_last_3d if reduced else torch.contiguous_format
-        net = net.to(memory_format=layout)
+        net = net.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs lack torch's own keyword
 
         def compute(windows: FloatArray) -> FloatArray:
             with _threads(self.threads), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
