@@ -1,7 +1,7 @@
 """A folder of received files to volumes. Every file ends in one place: part of a volume, refused by name, or a duplicate."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,18 @@ from bedside.formats.found import Found, Reading, Refused
 from bedside.formats.gate import LIMITS, Limits, receive
 
 _SAME_DIRECTION = 1e-4
+_DAMAGE = frozenset({"FILE_EMPTY", "FILE_UNREADABLE", "DCM_TRUNCATED", "DCM_STRUCTURE"})
+
+_Series = tuple[Path | None, str]
+"""What slices are grouped by: the series' name, and their folder where the name was emptied."""
+_Damage = tuple[Path, InputRejected]
 
 
 def read_folder(folder_or_files: Path | Iterable[Path], *, limits: Limits = LIMITS) -> Reading:
     """Read every single-frame CT and MR series among some files.
 
-    Files are grouped by SeriesInstanceUID and ordered by position along the normal. A series with one damaged member is
-    refused as a whole: without its last slice it would look sound.
+    Files are grouped by SeriesInstanceUID (by folder and frame of reference where that was emptied) and ordered by position
+    along the normal. A series with one damaged member is refused as a whole: without its last slice it would look sound.
 
     Args:
         folder_or_files: a folder, looked through to the bottom, or the files themselves.
@@ -35,27 +40,40 @@ def read_folder(folder_or_files: Path | Iterable[Path], *, limits: Limits = LIMI
     Raises:
         UsageError: the folder does not exist.
     """
-    slices: dict[str, list[Slice]] = defaultdict(list)
-    damaged: dict[str, list[tuple[Path, InputRejected]]] = defaultdict(list)
+    slices: dict[_Series, list[Slice]] = defaultdict(list)
+    damaged: dict[_Series, list[_Damage]] = defaultdict(list)
     duplicates: list[Path] = []
     seen: set[str] = set()
     for path in _files(folder_or_files):
-        digest, uid, result = _look(path, limits)
+        digest, series, result = _look(path, limits)
         if digest and digest in seen:
             duplicates.append(path)
             continue
         seen.add(digest)
         if isinstance(result, Header):
-            slices[uid].append(Slice(path, digest, result))
+            slices[series].append(Slice(path, digest, result))
         else:
-            damaged[uid].append((path, result))
+            damaged[series].append((path, result))
     found: list[Found] = []
-    refused = [entry for problems in damaged.values() for entry in _gather(problems)]
-    for uid, members in slices.items():
-        volumes, leftovers = _assemble(members, damaged.get(uid, []), limits)
+    refused = _gather(damage for damages in damaged.values() for damage in damages)
+    for series, members in slices.items():
+        own = [*damaged.get(series, []), *_strays(series, slices, damaged)]
+        volumes, leftovers = _assemble(members, own, limits)
         found.extend(volumes)
         refused.extend(leftovers)
     return Reading(tuple(found), tuple(refused), tuple(duplicates))
+
+
+def _strays(
+    series: _Series, slices: Mapping[_Series, Sequence[Slice]], damaged: Mapping[_Series, Sequence[_Damage]]
+) -> list[_Damage]:
+    """Damaged files too short to name a series, in a folder whose only series is this one: they count as its own."""
+    strays = [damage for (_, name), damages in damaged.items() if not name for damage in damages]
+    owners = {
+        folder: [other for other, members in slices.items() if any(one.path.parent == folder for one in members)]
+        for folder in {path.parent for path, _ in strays}
+    }
+    return [(path, problem) for path, problem in strays if problem.code in _DAMAGE and owners[path.parent] == [series]]
 
 
 def _files(folder_or_files: Path | Iterable[Path]) -> list[Path]:
@@ -67,20 +85,21 @@ def _files(folder_or_files: Path | Iterable[Path]) -> list[Path]:
     return sorted(path for path in folder_or_files.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
-def _look(path: Path, limits: Limits) -> tuple[str, str, Header | InputRejected]:
+def _look(path: Path, limits: Limits) -> tuple[str, _Series, Header | InputRejected]:
     """Digest, series and header of one file, or why it is refused."""
     try:
         data = receive(path, limits=limits)
     except InputRejected as problem:
-        return "", "", problem
+        return "", (None, ""), problem
     inspection = inspect(data, limits=limits)
     digest = digest_bytes(data)
+    series = (path.parent if inspection.series.startswith("frame ") else None, inspection.series)
     if inspection.header is None:
-        return digest, inspection.series_uid, inspection.problem or InputRejected("The file cannot be read.")
-    return digest, inspection.series_uid, inspection.header
+        return digest, series, inspection.problem or InputRejected("The file cannot be read.")
+    return digest, series, inspection.header
 
 
-def _gather(problems: Iterable[tuple[Path, InputRejected]]) -> list[Refused]:
+def _gather(problems: Iterable[_Damage]) -> list[Refused]:
     """Files refused with the same sentence become one entry."""
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path, problem in problems:
@@ -88,9 +107,7 @@ def _gather(problems: Iterable[tuple[Path, InputRejected]]) -> list[Refused]:
     return [Refused(tuple(paths), code, sentence) for (code, sentence), paths in groups.items()]
 
 
-def _assemble(
-    members: Sequence[Slice], damaged: Sequence[tuple[Path, InputRejected]], limits: Limits
-) -> tuple[list[Found], list[Refused]]:
+def _assemble(members: Sequence[Slice], damaged: Sequence[_Damage], limits: Limits) -> tuple[list[Found], list[Refused]]:
     """Make a volume of one series' sound slices, or say why there is none."""
     members, derived = _set_derived_aside(members)
     leftovers = _gather(
@@ -114,7 +131,7 @@ def _set_derived_aside(members: Sequence[Slice]) -> tuple[list[Slice], list[Slic
     return [one for one in members if one not in derived], derived
 
 
-def _check_whole(damaged: Sequence[tuple[Path, InputRejected]]) -> None:
+def _check_whole(damaged: Sequence[_Damage]) -> None:
     codes = sorted({problem.code for _, problem in damaged} - {"DCM_LOCALIZER"})
     if codes:
         raise InputRejected(

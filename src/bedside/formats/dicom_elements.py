@@ -44,13 +44,15 @@ class Elements:
 
     Attributes:
         data: the file; for a deflated one its inflated data set.
-        syntax: TransferSyntaxUID.
+        syntax, sop_class, sop_uid: TransferSyntaxUID and the media storage UIDs of the file meta information.
         order: "<" or ">", the byte order of numbers.
         table: tag to place.
     """
 
     data: bytes = b""
     syntax: str = ""
+    sop_class: str = ""
+    sop_uid: str = ""
     order: str = "<"
     table: dict[int, Element] = field(default_factory=dict)
 
@@ -85,7 +87,9 @@ def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
         raise InputRejected("The file has no DICOM preamble (DICM at byte 128).", code="DCM_NOT_DICOM")
     into.data = data
     start = _walk_meta(data, into)
-    into.syntax = into.raw(0x00020010).rstrip(b"\0 ").decode("ascii", "replace")
+    into.syntax, into.sop_class, into.sop_uid = (
+        into.raw(tag).strip(b"\0 ").decode("ascii", "replace") for tag in (0x00020010, 0x00020002, 0x00020003)
+    )
     if not into.syntax:
         raise InputRejected("The file does not name its transfer syntax; it is cut or damaged.", code="DCM_TRUNCATED")
     into.table = {}

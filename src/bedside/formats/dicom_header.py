@@ -41,7 +41,7 @@ class Header:
     """One slice, as its header describes it.
 
     Attributes:
-        series_uid, sop_uid, frame_uid, patient_id: as received.
+        sop_uid, frame_uid, patient_id: as received; an emptied SOPInstanceUID is taken from the file meta information.
         syntax: TransferSyntaxUID.
         modality: "CT" or "MR".
         image_type: ImageType's values.
@@ -58,7 +58,6 @@ class Header:
         pixel_vr: its value representation, "OB" or "OW".
     """
 
-    series_uid: str
     sop_uid: str
     frame_uid: str
     patient_id: str
@@ -92,12 +91,13 @@ class Inspection:
     """Result of looking at one file: exactly one of `header` and `problem` is there.
 
     Attributes:
-        series_uid: as far as the file could be read, "" when not.
+        series: what its slices are grouped by: SeriesInstanceUID, or "frame " and the FrameOfReferenceUID where a
+            de-identification has emptied it; "" when the file could not be read that far.
         header: of a sound file.
         problem: why the file is refused.
     """
 
-    series_uid: str
+    series: str
     header: Header | None = None
     problem: InputRejected | None = None
 
@@ -107,9 +107,15 @@ def inspect(data: bytes, *, limits: Limits = LIMITS) -> Inspection:
     elements = Elements()
     try:
         walk(data, elements, limits=limits)
-        return Inspection(_text(elements, 0x0020000E), header=_header(elements, limits))
+        header = _header(elements, limits)
+        return Inspection(_series(elements), header=header)
     except InputRejected as problem:
-        return Inspection(_text(elements, 0x0020000E), problem=problem)
+        return Inspection(_series(elements), problem=problem)
+
+
+def _series(elements: Elements) -> str:
+    frame_uid = _text(elements, 0x00200052)
+    return _text(elements, 0x0020000E) or (f"frame {frame_uid}" if frame_uid else "")
 
 
 def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
@@ -131,9 +137,8 @@ def _header(elements: Elements, limits: Limits) -> Header:
     if elements.syntax in ENCAPSULATED:
         check_frame(elements.data[slice(*pixels)], elements.syntax, rows, columns, bits_allocated=bits_allocated)
     return Header(
-        series_uid=_required_uid(elements, 0x0020000E, "SeriesInstanceUID"),
-        sop_uid=_required_uid(elements, 0x00080018, "SOPInstanceUID"),
-        frame_uid=_text(elements, 0x00200052),
+        sop_uid=_uid(_text(elements, 0x00080018) or elements.sop_uid, "SOPInstanceUID"),
+        frame_uid=_frame(elements),
         patient_id=_text(elements, 0x00100020),
         syntax=elements.syntax,
         modality=modality,
@@ -157,7 +162,7 @@ def _header(elements: Elements, limits: Limits) -> Header:
 
 
 def _modality(elements: Elements) -> str:
-    sop_class = _text(elements, 0x00080016)
+    sop_class = _text(elements, 0x00080016) or elements.sop_class
     if sop_class in _MULTIFRAME_CLASSES:
         raise InputRejected("This is an enhanced multi-frame image; export it as single frames.", code="DCM_MULTIFRAME")
     modality = _CLASSES.get(sop_class)
@@ -266,11 +271,20 @@ def _text(elements: Elements, tag: int) -> str:
         return raw.decode("latin-1")
 
 
-def _required_uid(elements: Elements, tag: int, name: str) -> str:
-    value = _text(elements, tag)
+def _uid(value: str, name: str) -> str:
     if not value or len(value) > 64 or set(value) - set("0123456789."):
         raise InputRejected(f"{name} is missing or no UID.", code="DCM_UID")
     return value
+
+
+def _frame(elements: Elements) -> str:
+    """FrameOfReferenceUID, without which an emptied SeriesInstanceUID leaves nothing to group by."""
+    series_uid, frame_uid = _text(elements, 0x0020000E), _text(elements, 0x00200052)
+    if frame_uid:
+        _uid(frame_uid, "FrameOfReferenceUID")
+    if series_uid or not frame_uid:
+        _uid(series_uid, "SeriesInstanceUID")
+    return frame_uid
 
 
 def _integer(elements: Elements, tag: int, name: str, allowed: range | set[int]) -> int:
