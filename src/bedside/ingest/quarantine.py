@@ -1,0 +1,125 @@
+"""Received bytes that were refused: kept under the name of their content, with the reason, and nothing from outside in either."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bedside.core.digest import canonical_json, digest_json
+from bedside.core.errors import disk_errors
+from bedside.core.files import sync_file, sync_folder
+from bedside.core.record import Record
+from bedside.formats.found import Refused
+from bedside.ingest.discover import is_plain
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Refusal(Record):
+    """One line of `quarantine/index.jsonl`.
+
+    Attributes:
+        received: SHA-256 of the refused bytes; of several files that of their sorted digests.
+        code: name of the rule.
+        sentence: what was found, what was expected.
+        files: SHA-256 of each file; the bytes lie beside the index under that name.
+    """
+
+    received: str
+    code: str
+    sentence: str
+    files: tuple[str, ...]
+
+
+def received_digest(files: tuple[str, ...]) -> str:
+    """One digest for what was received: that of the only file, or that of the sorted digests of several."""
+    return files[0] if len(files) == 1 else digest_json(sorted(files))
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """The quarantine folder of a study; made with the first refusal."""
+
+    folder: Path
+
+    @property
+    def index(self) -> Path:
+        """One JSON line per refusal."""
+        return self.folder / "index.jsonl"
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Every refusal that was written down, oldest first; a line that a crash cut short is left out."""
+        lines = self.index.read_bytes().split(b"\n")[:-1] if self.index.exists() else []
+        return tuple(refusal for refusal in map(_parsed, lines) if refusal is not None)
+
+    def admit(self, refused: Refused) -> Refusal:
+        """Keep the bytes, then write the reason down; repeating it changes nothing.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        with disk_errors("putting refused files into quarantine"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            digests = tuple(self._keep(path) for path in refused.files)
+            sync_folder(self.folder)
+        refusal = Refusal(received=received_digest(digests), code=refused.code, sentence=refused.sentence, files=digests)
+        self._note(canonical_json(refusal.model_dump(mode="json")) + b"\n")
+        return refusal
+
+    def _keep(self, path: Path) -> str:
+        """Copy one file to its content name, read-only, and return the name."""
+        total = sha256()
+        descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".receiving-")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                for chunk in _chunks(path):
+                    total.update(chunk)
+                    stream.write(chunk)
+            temporary.chmod(stat.S_IRUSR | stat.S_IRGRP)
+            sync_file(temporary)
+            temporary.replace(self.folder / total.hexdigest())
+        finally:
+            temporary.unlink(missing_ok=True)
+        return total.hexdigest()
+
+    def _note(self, line: bytes) -> None:
+        """Append a line, unless it is there already."""
+        with disk_errors("writing the quarantine's index"), self.index.open("a+b") as stream:
+            stream.seek(0)
+            data = stream.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            stream.truncate(len(whole))  # a line that a crash cut short was never acknowledged
+            if b"\n" + line in b"\n" + whole:
+                return
+            try:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError:
+                os.truncate(self.index, len(whole))
+                raise
+
+
+def _parsed(line: bytes) -> Refusal | None:
+    try:
+        return Refusal.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield what can be read of a file; a link, pipe or device is never opened, an unreadable rest is left out."""
+    if not is_plain(path):
+        return
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+    except OSError:
+        return

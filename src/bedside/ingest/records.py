@@ -1,0 +1,108 @@
+"""What ingest writes into the ledger, each fact once: repeating a step that a kill cut short adds only what is missing."""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from pydantic import JsonValue
+
+from bedside.core.config import Promote
+from bedside.core.dataset import CaseRecord, Manifest
+from bedside.core.digest import digest_json
+from bedside.core.errors import disk_errors
+from bedside.core.workspace import Workspace
+from bedside.ingest.assess import Accepted
+from bedside.ingest.quarantine import Refusal
+
+
+class Records:
+    """The part of a study's ledger that ingest knows; read once, so hold `alone(workspace)` while using it.
+
+    Args:
+        workspace: the study folder; nothing is written before something is to be said.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._ledger = workspace.ledger
+        self._rules = ""
+        self._datasets: dict[str, str] = {}
+        self._known: set[tuple[str, ...]] = set()
+        for event in self._ledger.events():
+            if event.action == "rules_frozen":
+                self._rules = event.outputs.get("rules", "")
+            elif event.action == "ingested":
+                self._datasets[str(event.facts.get("receipt"))] = event.outputs.get("dataset", "")
+            elif event.action == "case_accepted":
+                self._known.add(("case", event.outputs.get("case", "")))
+            elif event.action == "quarantined":
+                self._known.add(("refusal", event.inputs.get("received", ""), str(event.facts.get("code"))))
+            elif event.action == "duplicate":
+                self._known.add(("duplicate", event.inputs.get("received", "")))
+
+    def dataset(self, receipt: str) -> str:
+        """The dataset that the same files under the same rules gave before, or ""."""
+        return self._datasets.get(receipt, "")
+
+    def freeze(self, promote: Promote) -> None:
+        """Fix the rules of promotion, unless the last ones fixed are the same."""
+        digest = promote.digest()
+        if digest != self._rules:
+            self._ledger.append("rules_frozen", outputs={"rules": digest}, facts={"rules": promote.model_dump(mode="json")})
+            self._rules = digest
+
+    def refused(self, refusal: Refusal) -> None:
+        """Say that received bytes lie in quarantine."""
+        if self._new("refusal", refusal.received, refusal.code):
+            facts: dict[str, JsonValue] = {"code": refusal.code, "sentence": refusal.sentence, "files": len(refusal.files)}
+            self._ledger.append("quarantined", inputs={"received": refusal.received}, facts=facts)
+
+    def repeated(self, received: str, files: int) -> None:
+        """Say that received bytes were there before."""
+        if self._new("duplicate", received):
+            self._ledger.append("duplicate", inputs={"received": received}, facts={"files": files})
+
+    def ingested(self, dataset: str, receipt: str, accepted: Iterable[Accepted], manifest: Manifest) -> None:
+        """Say what a stored dataset was made of: every case, then the whole."""
+        cases = {}
+        for one in sorted(accepted, key=lambda one: one.record.id):
+            cases[one.record.id] = case_digest(one.record)
+            if self._new("case", cases[one.record.id]):
+                self._ledger.append(
+                    "case_accepted",
+                    inputs={role: volume.source for role, volume in one.record.volumes.items()},
+                    outputs={"case": cases[one.record.id]},
+                    facts={"case": one.record.id, "label_apart_mm": round(one.label_apart_mm, 6)},
+                )
+        if self._datasets.get(receipt) != dataset:
+            facts: dict[str, JsonValue] = {
+                "receipt": receipt,
+                "received": manifest.received,
+                "accepted": manifest.accepted,
+                "rejected": {**manifest.rejected},
+                "duplicates": manifest.duplicates,
+            }
+            self._ledger.append("ingested", inputs=cases, outputs={"dataset": dataset}, facts=facts)
+
+    def _new(self, *fact: str) -> bool:
+        known = fact in self._known
+        self._known.add(fact)
+        return not known
+
+
+def case_digest(record: CaseRecord) -> str:
+    """One digest for a case: its record names its arrays by their content."""
+    return digest_json(record.model_dump(mode="json"))
+
+
+@contextmanager
+def alone(workspace: Workspace) -> Iterator[None]:
+    """Wait until no other process ingests into this study; a process that dies lets go by itself."""
+    with disk_errors("starting to ingest"):
+        workspace.scratch.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(workspace.scratch / "ingest.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
