@@ -80,11 +80,6 @@ class MlflowTracker:
 
     def _connect(self) -> "MlflowClient":
         if self._client is None:
-            os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-            os.environ["DO_NOT_TRACK"] = "true"
-            os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             from mlflow.tracking import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -137,8 +132,16 @@ def _sha256(text: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLflow's, alembic's and SQLAlchemy's own chatter from people; what fails is raised all the same."""
-    for name in ("alembic", "mlflow", "sqlalchemy"):
+    """Keep MLflow's, alembic's and SQLAlchemy's own chatter from people; what fails is raised all the same.
+
+    Comes before the first import of MLflow, which reads these variables then.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    for name in ("alembic", "mlflow", "mlflow.store.db.utils", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -148,10 +151,8 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _mapped() -> Iterator[None]:
     """Turn what MLflow and its database raise into our errors."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with disk_errors("mirroring the run to MLflow"):
