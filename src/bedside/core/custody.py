@@ -1,8 +1,9 @@
 """Walking the ledger from a value back to the scans."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
-from bedside.core.errors import IntegrityError
+from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.ledger import Event, Verification
 from bedside.core.record import Record
 from bedside.core.workspace import Workspace
@@ -46,18 +47,33 @@ def lineage(events: Iterable[Event], subject: str) -> tuple[Event, ...]:
     return tuple(found[seq] for seq in sorted(found))
 
 
-def verify(workspace: Workspace, subject: str = "", *, head: str | None = None) -> History:
-    """Check the chain, hash every stored value again, and walk from `subject` back to the scans.
+class Value(Protocol):
+    """A value of a store: a model, run or dataset."""
+
+    @property
+    def digest(self) -> str:
+        """Its SHA-256."""
+        ...
+
+    @property
+    def workspace(self) -> Workspace:
+        """The study folder whose store holds it."""
+        ...
+
+
+def verify(what: Workspace | Value, subject: str = "", *, head: str | None = None) -> History:
+    """Check the chain, hash every stored value again, and walk from a value back to the scans.
 
     Args:
-        workspace: the study folder.
-        subject: digest of a model, run, dataset or evidence; "" checks the whole study.
+        what: a model, run or dataset, which is its own subject; or a study folder.
+        subject: digest of a value in that study folder; "" checks the whole study.
         head: "SEQ:HASH" written down elsewhere, which makes a cut tail visible.
 
     Raises:
         IntegrityError: the chain is broken (the sentence names the first bad line), stored bytes have changed, or nothing in the
             ledger made `subject`.
     """
+    workspace, subject = (what, subject) if isinstance(what, Workspace) else (what.workspace, what.digest)
     chain = workspace.ledger.verify(head=head)
     if not chain.intact:
         raise IntegrityError(f"The ledger is broken at {chain}.", code="LEDGER")
@@ -89,3 +105,16 @@ def _digests(events: Iterable[Event]) -> tuple[set[str], set[str]]:
         elif event.action in {"ingested", "trained", "evaluated", "accelerated"}:
             stored |= set(event.outputs.values())
     return stored, scans
+
+
+def newest(workspace: Workspace, action: str, role: str) -> str:
+    """Return the digest that the newest event of an action put out under a role.
+
+    Raises:
+        UsageError: there is no such event yet; the sentence says which command makes one.
+    """
+    event = workspace.ledger.last(action)
+    if event is None or role not in event.outputs:
+        verb = {"ingested": "ingest", "trained": "train", "evaluated": "evaluate", "accelerated": "accelerate"}.get(action, action)
+        raise UsageError(f"There is no {role} in this study folder yet; run bedside {verb} first.", code="NOT_YET")
+    return event.outputs[role]

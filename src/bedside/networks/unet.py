@@ -53,7 +53,17 @@ class DynUNet(Part):
             norm_name=("INSTANCE", {"affine": True}) if self.norm == "instance" else "BATCH",
             res_block=self.residual,
         )
+        _forget_second_names(net)
         return _group_norms(net)
+
+
+def _forget_second_names(net: "torch.nn.Module") -> None:
+    """MONAI registers each block under two names and runs only `skip_layers`; keep one name for each weight.
+
+    With two, an average over the state would move every weight twice, and safetensors refuses to store shared tensors.
+    """
+    for name in ("input_block", "downsamples", "bottleneck", "upsamples"):
+        delattr(net, name)
 
 
 def _group_norms(net: "torch.nn.Module") -> "torch.nn.Module":

@@ -1,6 +1,7 @@
 """The steps of a training: forward, backward, average, and nothing that depends on what ran before."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=self.settings.learning_rate, weight_decay=decay, betas=(0.9, 0.999)
         )
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")
         self._fabric = fabric
         self._net, self._optimizer = fabric.setup(self.net, self.optimizer)

@@ -23,6 +23,7 @@ from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
+from bedside.train.sitting import Sitting, peak_memory_mb
 
 
 class TrainPlan(Record):

@@ -1,0 +1,170 @@
+"""Results for people: tables on stdout."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, JsonValue
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bedside.accelerate.compare import Acceleration
+    from bedside.core.custody import History
+    from bedside.core.dataset import Dataset
+    from bedside.core.evidence import Evidence, Interval, Verdict
+    from bedside.core.run import Run
+    from bedside.mirror import Mirrored
+    from bedside.promote.pipeline import Promotion
+
+
+def console() -> Console:
+    """Stdout; a fixed width where it is no terminal, so that a table in a file is not cut."""
+    found = Console(highlight=False, soft_wrap=False)
+    return found if found.is_terminal else Console(highlight=False, width=120)
+
+
+def as_json(value: BaseModel | Mapping[str, JsonValue] | list[JsonValue]) -> None:
+    """Print a result for programs."""
+    body = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    Console(highlight=False, soft_wrap=True).print_json(json.dumps(body), indent=2)
+
+
+def plan(value: BaseModel, *, verb: str) -> None:
+    """Say what a verb would do."""
+    table = Table(title=f"bedside {verb} would do this (nothing was done)", show_header=False)
+    for key, item in value.model_dump(mode="json").items():
+        table.add_row(key.replace("_", " "), _plain(item))
+    console().print(table)
+
+
+def _plain(value: JsonValue) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def dataset(value: "Dataset") -> None:
+    """Counts of an ingest and where the patients went."""
+    manifest = value.manifest
+    table = Table(title=f"dataset {value.digest[:12]}", show_header=False)
+    rejected = sum(manifest.rejected.values())
+    table.add_row("files received", str(manifest.received))
+    table.add_row("accepted / rejected / duplicate", f"{manifest.accepted} / {rejected} / {manifest.duplicates}")
+    for code, count in sorted(manifest.rejected.items()):
+        table.add_row(f"  {code}", f"{count} in quarantine")
+    table.add_row("cases", str(len(manifest.cases)))
+    folds = " + ".join(str(len(fold)) for fold in manifest.splits.folds)
+    table.add_row("patients: locked test / folds", f"{len(manifest.splits.test)} / {folds}")
+    console().print(table)
+
+
+def run(value: "Run") -> None:
+    """What a training did."""
+    record = value.record
+    table = Table(title=f"run {value.digest[:12]}", show_header=False)
+    table.add_row("model", value.model[:12])
+    table.add_row("steps", f"{record.steps} at {record.seconds_per_step:.2f} s")
+    table.add_row("minutes", f"{record.minutes:.1f}" + (f", resumed {record.resumed} times" if record.resumed else ""))
+    table.add_row("loss at the end", f"{record.curve[-1].loss:.4f}")
+    scores = [point.score for point in record.curve if point.score is not None]
+    if scores:
+        table.add_row("best Dice on the left-out fold", f"{max(scores):.4f}")
+    table.add_row("peak memory", f"{record.peak_memory_mb:.0f} MB")
+    console().print(table)
+
+
+def evidence(value: "Evidence", digest: str) -> None:
+    """Scores with their intervals; worst cases first."""
+    units = {item.name: item.unit for item in value.definitions}
+    table = Table(title=f"model {value.model[:12]} on {value.split}: mean [{_percent(value)} interval over patients]")
+    labels = list(next(iter(value.summaries.values())))
+    table.add_column("metric")
+    for label in labels:
+        table.add_column(label, justify="right")
+    for metric, row in value.summaries.items():
+        unit = "" if units.get(metric, "1") == "1" else f" ({units[metric]})"
+        table.add_row(metric.removesuffix("_mm").removesuffix("_ml") + unit, *(_interval(row[label]) for label in labels))
+    out = console()
+    out.print(table)
+    lead = next(iter(value.scores))
+    n = next(iter(value.summaries[lead].values())).n
+    missed, invented = (sum(map(len, group.values())) for group in (value.missed, value.hallucinated))
+    out.print(f"n = {n} patients; missed structures: {missed}; hallucinated structures: {invented}; evidence {digest[:12]}")
+    worst = sorted(value.scores[lead]["mean"].items(), key=lambda item: item[1])[:3]
+    out.print(f"worst by {lead}: " + ", ".join(f"{patient} {score:.3f}" for patient, score in worst))
+    seconds = sorted(timing.seconds for timing in value.timings.values())
+    memory = max(timing.peak_memory_mb for timing in value.timings.values())
+    out.print(
+        f"seconds per case: median {seconds[len(seconds) // 2]:.2f}, longest {seconds[-1]:.2f}; peak memory {memory:.0f} MB"
+    )
+
+
+def _percent(value: "Evidence") -> str:
+    interval = next(iter(next(iter(value.summaries.values())).values()))
+    return f"{100 * interval.confidence:g} %"
+
+
+def _interval(value: "Interval") -> str:
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def verdicts(values: "tuple[Verdict, ...]", *, title: str) -> None:
+    """Each gate, and why."""
+    table = Table(title=title)
+    table.add_column("gate")
+    table.add_column("verdict")
+    table.add_column("because")
+    for verdict in values:
+        table.add_row(verdict.gate, "pass" if verdict.passed else "REFUSED", verdict.because)
+    console().print(table)
+
+
+def promotion(value: "Promotion") -> None:
+    """The decision, gate by gate."""
+    outcome = "promoted: now in production" if value.passed else "refused"
+    verdicts(value.verdicts, title=f"model {value.model[:12]} {outcome}")
+
+
+def acceleration(value: "Acceleration") -> None:
+    """Each stage against torch eager FP32."""
+    table = Table(title="stages against torch eager FP32, end to end on real cases")
+    for name in ("stage", "max |diff|", "mean |diff|", "flips", "worst Dice change", "p50 s", "p95 s", "speed", "MB", "verdict"):
+        table.add_column(name, justify="left" if name in {"stage", "verdict"} else "right")
+    for stage in value.stages:
+        worst = max((abs(change) for change in stage.dice_change.values()), default=0.0)
+        table.add_row(
+            stage.name,
+            f"{stage.max_abs_difference:.1e}",
+            f"{stage.mean_abs_difference:.1e}",
+            str(stage.label_flips),
+            f"{worst:.4f}",
+            f"{stage.seconds_p50:.3f}",
+            f"{stage.seconds_p95:.3f}",
+            f"{stage.speed_ratio:.2f}x",
+            f"{stage.weights_mb:.1f}",
+            stage.because,
+        )
+    console().print(table)
+
+
+def history(value: "History") -> None:
+    """The chain, and how far back it goes."""
+    out = console()
+    for event in value.events if value.subject else ():
+        if event.action != "case_accepted":
+            made = ", ".join(f"{role} {digest[:12]}" for role, digest in event.outputs.items())
+            out.print(f"  {event.seq:>5}  {event.time[:19]}  {event.action}" + (f" -> {made}" if made else ""))
+    if value.subject:
+        out.print(f"{value.subject[:12]} goes back to {len(value.scans)} received scans and masks")
+    out.print(f"stored values hashed again: {value.checked} unchanged, {len(value.absent)} not here")
+    out.print(f"head {value.chain.head}")
+    out.print(f"verify: {value.chain}")
+
+
+def mirrored(value: "Mirrored") -> None:
+    """What could not be mirrored goes to stderr; it is tried again next time."""
+    for sentence in value.failed:
+        Console(stderr=True, highlight=False).print(f"bedside: not mirrored, tried again next time: {sentence}")

@@ -1,0 +1,148 @@
+"""After a step: hand its bytes to the store's remote and its numbers to the tracker. Nothing here decides anything.
+
+The ledger says what there is to mirror; a small file in scratch says how far the mirror is, so that a mirror that was down, or
+switched on later, catches up.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from bedside.adapters.site import store_for, tracker_for
+from bedside.core.config import Config
+from bedside.core.errors import BedsideError
+from bedside.core.evidence import Evidence
+from bedside.core.files import write_atomic
+from bedside.core.ledger import Event
+from bedside.core.ports import Tracker
+from bedside.core.progress import SILENT, Progress
+from bedside.core.record import Record
+from bedside.core.run import Run
+from bedside.core.workspace import read_json
+
+STORED = frozenset({"ingested", "trained", "evaluated", "accelerated"})
+
+
+class Mirrored(Record):
+    """What `mirror` did.
+
+    Attributes:
+        pushed: values handed to the store's remote; logged: runs handed to the tracker.
+        failed: sentences of what could not be mirrored; it is tried again next time.
+    """
+
+    pushed: int
+    logged: int
+    failed: tuple[str, ...]
+
+
+class _Position(Record):
+    seq: int = 0
+
+
+def mirror(config: Config, *, progress: Progress = SILENT) -> Mirrored:
+    """Push the values and log the runs of every ledger event since the last call.
+
+    A remote or tracker that is down never fails the work that is already done: the sentence is returned, and the next call
+    tries again from the same event.
+    """
+    path = config.workspace.scratch / "mirrored.json"
+    done = _Position.model_validate(read_json(path)) if path.exists() else _Position()
+    waiting = [event for event in config.workspace.ledger.events() if event.seq > done.seq and event.action in STORED]
+    store, tracker = store_for(config), tracker_for(config)
+    pushed = logged = 0
+    if waiting:
+        progress.start("mirroring to the remote and the tracker", len(waiting))
+    for number, event in enumerate(waiting, start=1):
+        try:
+            for digest in event.outputs.values():
+                store.push(digest)
+                pushed += config.site.versioning != "off"
+            logged += _log(config, tracker, event)
+        except BedsideError as error:
+            return Mirrored(pushed=pushed, logged=logged, failed=(error.sentence,))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, _Position(seq=event.seq).model_dump_json().encode(), doing="noting what was mirrored")
+        progress.advance(number)
+    return Mirrored(pushed=pushed, logged=logged, failed=())
+
+
+def _log(config: Config, tracker: Tracker, event: Event) -> int:
+    if config.site.tracking == "off":
+        return 0
+    if event.action == "trained":
+        _log_training(config, tracker, event)
+    elif event.action == "evaluated":
+        _log_evaluation(config, tracker, event)
+    else:
+        return 0
+    return 1
+
+
+def _log_training(config: Config, tracker: Tracker, event: Event) -> None:
+    run = Run(event.outputs["run"], event.outputs["model"], config.workspace)
+    record = run.record
+    metrics = {
+        "minutes": record.minutes,
+        "steps": float(record.steps),
+        "seconds_per_step": record.seconds_per_step,
+        "peak_memory_mb": record.peak_memory_mb,
+        "loss": record.curve[-1].loss,
+    }
+    scores = [point.score for point in record.curve if point.score is not None]
+    if scores:
+        metrics["validation_dice"] = max(scores)
+    tags = {
+        "commit": record.commit,
+        "dataset": record.dataset,
+        "environment": record.environment_digest,
+        "model": run.model,
+        "run": run.digest,
+        "ledger": f"{event.seq}:{event.hash}",
+    }
+    tracker.log_run(f"train-{run.model[:12]}", parameters=flat(record.study), metrics=metrics, tags=tags)
+
+
+def _log_evaluation(config: Config, tracker: Tracker, event: Event) -> None:
+    digest = event.outputs["evidence"]
+    evidence = Evidence.model_validate(read_json(config.workspace.get(digest) / "evidence.json"))
+    metrics = {
+        f"{evidence.split}.{metric}.{label}": interval.mean
+        for metric, row in evidence.summaries.items()
+        for label, interval in row.items()
+    }
+    made = config.workspace.ledger.last("trained")
+    commit = str(made.facts.get("commit", "")) if made else ""
+    environment = str(made.facts.get("environment", "")) if made else ""
+    tags = {
+        "commit": commit,
+        "environment": environment,
+        "dataset": evidence.dataset,
+        "model": evidence.model,
+        "evidence": digest,
+        "ledger": f"{event.seq}:{event.hash}",
+    }
+    parameters = {"split": evidence.split, **flat(evidence.engine, "engine"), **flat(evidence.settings, "settings")}
+    tracker.log_run(
+        f"evaluate-{evidence.model[:12]}", parameters=parameters, metrics=metrics, tags=tags, files=_reports(config, digest)
+    )
+
+
+def _reports(config: Config, digest: str) -> tuple[Path, ...]:
+    names = (f"evaluation-{digest[:12]}.html", f"evaluation-{digest[:12]}.json")
+    return tuple(path for path in (config.workspace.reports / name for name in names) if path.exists())
+
+
+def flat(tree: Mapping[str, JsonValue], prefix: str = "") -> dict[str, str]:
+    """Flatten a tree to "a.b.0" -> text, as trackers want parameters."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, dict):
+            found |= flat(value, name)
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            found |= flat({str(index): item for index, item in enumerate(value)}, name)
+        else:
+            found[name] = str(value)
+    return found
