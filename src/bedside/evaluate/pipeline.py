@@ -1,0 +1,213 @@
+"""Score a model on the cases of one split, patient by patient, and store what was measured.
+
+A case that the model's contract refuses is not dropped. It is charged as if nothing had been found: every structure it has counts
+as missed, a structure it does not have earns no credit either, and the case is named with its reason in `settings["failed"]`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from pydantic import JsonValue, ValidationError
+
+from bedside.core.config import Evaluate
+from bedside.core.dataset import CaseSequence
+from bedside.core.digest import canonical_json, digest_bytes, digest_json
+from bedside.core.errors import IntegrityError, UsageError, disk_errors
+from bedside.core.evidence import Evidence
+from bedside.core.files import write_atomic
+from bedside.core.ledger import Event, Ledger
+from bedside.core.model import Model
+from bedside.core.progress import SILENT, Progress
+from bedside.core.record import Part
+from bedside.core.registry import registry
+from bedside.core.task import Task
+from bedside.core.workspace import Workspace, read_json
+from bedside.evaluate.album import Album
+from bedside.evaluate.measure import DEFAULTS, MEAN, CaseScores, Scoring, measure, patient_scores, summarise
+
+FILE = "evidence.json"
+
+
+def evaluate(
+    model: Model,
+    cases: CaseSequence,
+    *,
+    settings: Evaluate = DEFAULTS,
+    engine: Part | None = None,
+    progress: Progress = SILENT,
+) -> Evidence:
+    """Predict and score every case, store the evidence and write it into the ledger.
+
+    Args:
+        model: to be judged.
+        cases: of one split; `dataset.cases("test")` has written the reading of a locked split into the ledger.
+        settings: tolerance, overlap of windows, intervals.
+        engine: what computes; default: the engine that the model names.
+        progress: told of every case.
+
+    Raises:
+        UsageError: there are no cases (NO_CASES), a case has no mask (NO_LABEL), or model and dataset name other structures
+            (STRUCTURES).
+        IntegrityError: the bytes of the model or of the dataset have changed.
+        ResourceError: the disk is full; nothing half-written is left.
+    """
+    from bedside.engines.predict import open_model  # torch comes with it
+
+    scoring = _scoring(model, cases, settings)
+    predict = open_model(model, engine=engine, overlap=settings.overlap)
+    workspace = cases.dataset.workspace
+    with disk_errors("making room for pictures"):
+        workspace.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=workspace.scratch, prefix="pictures-") as folder:
+        album = Album(Path(folder), scoring)
+        measured = measure(predict, cases, scoring=scoring, keep=album.keep, progress=progress)
+        evidence = _evidence(model, cases, measured, scoring=scoring, settings=settings, engine=engine)
+        digest = store_evidence(workspace, evidence)
+        album.publish(workspace, digest, evidence, measured)
+    _record(evidence, digest, cases)
+    return evidence
+
+
+def digest_of(evidence: Evidence) -> str:
+    """The digest under which this evidence is, or will be, in the store: that of a folder with `evidence.json` in it."""
+    return digest_json({FILE: digest_bytes(_encoded(evidence))})
+
+
+def store_evidence(workspace: Workspace, evidence: Evidence) -> str:
+    """Put the evidence into the store as canonical JSON and return its digest."""
+    with workspace.staging() as staged:
+        write_atomic(staged / FILE, _encoded(evidence), doing="storing the evidence")
+        return workspace.put(staged)
+
+
+def load_evidence(workspace: Workspace, digest: str) -> Evidence:
+    """Read evidence back from the store.
+
+    Raises:
+        IntegrityError: it is not there, has changed, or is not evidence.
+    """
+    try:
+        return Evidence.model_validate(read_json(workspace.get(digest) / FILE))
+    except ValidationError as error:
+        raise IntegrityError(f"{digest[:12]} is not evidence: its {FILE} does not fit.", code="NOT_EVIDENCE") from error
+
+
+def _encoded(evidence: Evidence) -> bytes:
+    return canonical_json(evidence.model_dump(mode="json"))
+
+
+def _scoring(model: Model, cases: CaseSequence, settings: Evaluate) -> Scoring:
+    """Decide what is measured, once model and dataset agree on what the training ids mean."""
+    structures = model.spec.contract.structures
+    if structures != cases.dataset.contract.structures:
+        raise UsageError(
+            f"The model knows the structures {', '.join(structures)}, the dataset {', '.join(cases.dataset.contract.structures)};"
+            " evaluate on a dataset with the same ones in the same order.",
+            code="STRUCTURES",
+        )
+    if MEAN in structures:
+        raise UsageError(f"A structure is called {MEAN!r}, the name of the mean over structures; rename it.", code="STRUCTURES")
+    settings_of_task = {key: value for key, value in model.spec.task.items() if key != "name"}
+    task = registry("task").resolve(str(model.spec.task["name"])).model_validate(settings_of_task)
+    return Scoring(structures, cast("Task", task).metrics, settings.surface_tolerance_mm)
+
+
+def _evidence(
+    model: Model,
+    cases: CaseSequence,
+    measured: Sequence[CaseScores],
+    *,
+    scoring: Scoring,
+    settings: Evaluate,
+    engine: Part | None,
+) -> Evidence:
+    scores = patient_scores(measured)
+    rules, times_read = standing_rules(cases.dataset.workspace.ledger, cases.dataset.digest, cases.split)
+    failed: dict[str, JsonValue] = {case.case: case.failed for case in measured if case.failed}
+    how: dict[str, JsonValue] = {
+        **settings.model_dump(mode="json"),
+        "study": model.spec.study,
+        "structures": list(scoring.structures),
+        "cases": len(measured),
+        "test_split_reads": times_read,
+        "failed": failed,
+    }
+    return Evidence(
+        model=model.digest,
+        dataset=cases.dataset.digest,
+        split=cases.split,
+        engine=cast("dict[str, JsonValue]", engine.settings()) if engine is not None else model.spec.engine,
+        rules=rules,
+        definitions=scoring.definitions,
+        scores=scores,
+        summaries=summarise(scores, settings),
+        missed=_patients_of(measured, scoring.labels, lambda case: case.missed),
+        hallucinated=_patients_of(measured, scoring.labels, lambda case: case.hallucinated),
+        timings={case.case: case.timing for case in measured},
+        groups=_groups(measured),
+        settings=how,
+    )
+
+
+def standing_rules(ledger: Ledger, dataset: str, split: str) -> tuple[str, int]:
+    """Digest of the promotion rules that bind this evaluation ("" if none), and how often the test split was read so far.
+
+    For the test split these are the rules frozen before its newest reading; rules written after a look at it do not count.
+    """
+    newest, bound, reads = "", "", 0
+    for event in ledger.events():
+        if event.action == "rules_frozen":
+            newest = event.outputs.get("rules", "")
+        elif event.action == "test_split_read" and event.inputs.get("dataset") == dataset:
+            bound, reads = newest, _times_read(event, reads)
+    return (bound if split == "test" else newest), reads
+
+
+def _times_read(event: Event, before: int) -> int:
+    told = event.facts.get("times_read")
+    return told if isinstance(told, int) else before + 1
+
+
+def _patients_of(
+    measured: Iterable[CaseScores], labels: Iterable[str], of: Callable[[CaseScores], frozenset[str]]
+) -> dict[str, tuple[str, ...]]:
+    cases = list(measured)
+    return {label: tuple(sorted({case.patient for case in cases if label in of(case)})) for label in labels}
+
+
+def _groups(measured: Sequence[CaseScores]) -> dict[str, dict[str, str]]:
+    """Scanner and site of every patient, where any is known; a patient seen by several is a group of its own."""
+    groups: dict[str, dict[str, str]] = {}
+    for attribute in ("scanner", "site"):
+        found: dict[str, set[str]] = {}
+        for case in measured:
+            found.setdefault(case.patient, set()).add(str(getattr(case, attribute)))
+        if any(any(values) for values in found.values()):
+            groups[attribute] = {patient: " + ".join(sorted(filter(None, values))) for patient, values in found.items()}
+    return groups
+
+
+def _record(evidence: Evidence, digest: str, cases: CaseSequence) -> None:
+    leading = evidence.definitions[0].name
+    summary = evidence.summaries[leading][MEAN]
+    cases.dataset.workspace.ledger.append(
+        "evaluated",
+        inputs={"model": evidence.model, "dataset": evidence.dataset},
+        outputs={"evidence": digest},
+        facts={
+            "split": evidence.split,
+            "rules": evidence.rules,
+            "engine": evidence.engine,
+            "cases": len(evidence.timings),
+            "patients": summary.n,
+            "metric": leading,
+            "mean": summary.mean,
+            "low": summary.low,
+            "high": summary.high,
+            "missed": sum(map(len, evidence.missed.values())),
+            "hallucinated": sum(map(len, evidence.hallucinated.values())),
+            "failed": evidence.settings["failed"],
+        },
+    )
