@@ -1,7 +1,7 @@
 """Protocols of the parts that steps are written against."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,9 @@ class Predictor(Protocol):
 
 
 class Engine(Protocol):
-    """Runs models of some formats."""
+    """Runs models of one format."""
+
+    model_format: ClassVar[Literal["safetensors", "onnx"]]
 
     def forward(self, model: Model) -> Forward:
         """Load the weights and return the function that computes one batch of windows.
