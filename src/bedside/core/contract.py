@@ -99,7 +99,8 @@ class Contract(Record):
         apart_mm = farthest_corner_mm(image, label)
         if apart_mm > CORNER_TOLERANCE_MM:
             raise InputRejected(
-                f"Mask and image are {apart_mm:.2f} mm apart at the farthest corner; at most {CORNER_TOLERANCE_MM} mm is allowed.",
+                f"Mask and image are {apart_mm:.2f} mm apart at the farthest corner; at most {CORNER_TOLERANCE_MM} mm is"
+                " allowed.",
                 code="LABEL_GEOMETRY",
             )
         codes, counts = np.unique(label.array, return_counts=True)
