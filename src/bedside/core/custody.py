@@ -115,6 +115,7 @@ def newest(workspace: Workspace, action: str, role: str) -> str:
     """
     event = workspace.ledger.last(action)
     if event is None or role not in event.outputs:
-        verb = {"ingested": "ingest", "trained": "train", "evaluated": "evaluate", "accelerated": "accelerate"}.get(action, action)
+        verbs = {"ingested": "ingest", "trained": "train", "evaluated": "evaluate", "accelerated": "accelerate"}
+        verb = verbs.get(action, action)
         raise UsageError(f"There is no {role} in this study folder yet; run bedside {verb} first.", code="NOT_YET")
     return event.outputs[role]
