@@ -96,6 +96,14 @@ def config(configure):
 
 
 @pytest.fixture
+def study_file(tmp_path):
+    """The study of small volumes as a file, for other processes."""
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(SECTIONS))  # JSON is YAML
+    return path
+
+
+@pytest.fixture
 def events():
     """Events of one action in a configuration's ledger."""
     return lambda config, action: [event for event in config.workspace.ledger.events() if event.action == action]

@@ -93,9 +93,8 @@ def _walk(root: Path, other: Path | None) -> Iterator[tuple[str, Path]]:
 
     for place, folders, files in os.walk(root, onerror=stop):
         here = Path(place)
-        if other is not None:
-            folders[:] = [name for name in folders if not (here / name).samefile(other)]
         links = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = [name for name in folders if name not in links and not (other and (here / name).samefile(other))]
         for name in sorted([*files, *links]):
             yield (here / name).relative_to(root).as_posix(), here / name
 

@@ -1,0 +1,39 @@
+import hashlib
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from bedside.ingest.arrays import content_name, stored_form, write_array
+
+DTYPES = st.sampled_from(["<i2", ">i2", "u1", "<f4", ">f4", "<f8", "<u2"])
+ARRAYS = DTYPES.flatmap(
+    lambda dtype: (
+        arrays.arrays(dtype, arrays.array_shapes(min_dims=4, max_dims=4, max_side=4), elements={"allow_nan": False})
+        if np.dtype(dtype).kind == "f"
+        else arrays.arrays(dtype, arrays.array_shapes(min_dims=4, max_dims=4, max_side=4))
+    )
+)
+
+
+@given(ARRAYS, st.permutations(range(4)))
+def test_a_written_array_reads_back_and_is_named_by_its_bytes(tmp_path_factory, array, order):
+    folder = tmp_path_factory.mktemp("arrays")
+    form = stored_form(np.transpose(array, order))
+    name = content_name(form)
+    write_array(folder, name, form)
+    write_array(folder, name, form)
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() + ".npy" == name
+    again = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    assert np.array_equal(again, np.transpose(array, order))
+
+
+def test_byte_order_and_memory_order_do_not_change_the_name():
+    array = np.arange(24, dtype="<i2").reshape(1, 2, 3, 4)
+    names = {
+        content_name(stored_form(form))
+        for form in (array, array.astype(">i2"), np.asfortranarray(array), array[..., ::-1][..., ::-1])
+    }
+    assert len(names) == 1
+    assert content_name(stored_form(array.astype("<i4"))) not in names

@@ -1,0 +1,32 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bedside.ingest.pipeline import ingest
+
+
+def test_a_kill_at_any_moment_leaves_what_the_next_run_turns_into_the_same_dataset(batch, configure, study_file, tmp_path):
+    batch.add("nan", 9, image=np.full(batch.shape, np.nan, np.float32))
+    batch.write("images", "same-as-a", batch.image(0))
+    batch.write("labels", "same-as-a", batch.mask())
+    config = configure("whole")
+    whole = ingest(config, batch.root)
+    expected = {"rules_frozen": 1, "quarantined": 2, "duplicate": 1, "case_accepted": 4, "ingested": 1}
+    index = (config.workspace.quarantine / "index.jsonl").read_text()
+    driver = Path(__file__).with_name("killed.py")
+    command = [sys.executable, str(driver), str(study_file), str(tmp_path / "killed"), str(batch.root), "9"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(reports) > 10
+    assert [report["struck"] for report in reports] == [True] * (len(reports) - 1) + [False]
+    for report in reports:
+        assert report["digest"] == whole.digest, report["at"]
+        assert report["intact"], report["at"]
+        actions = {action: count for action, count in report["actions"].items() if action != "repair"}
+        assert actions == expected, report["at"]
+        assert len(report["quarantine"]) == 2
+        assert report["index"] == index, report["at"]
