@@ -25,7 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#56E0FF", "#FFB000"
 _INK, _QUIET = "#1b1f24", "#6a737d"
-_DPI = 160
+DPI = 160
 _PANEL_INCHES = 2.9
 _MANY = 400
 _EDGES = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.015), (0.5, 0.985))
@@ -103,7 +103,7 @@ def _png(figure: Figure) -> bytes:
     """Render to bytes that depend on nothing but the figure: no date, no version."""
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
 
 

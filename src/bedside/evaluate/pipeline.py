@@ -22,7 +22,7 @@ from bedside.core.model import Model
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Part
 from bedside.core.registry import registry
-from bedside.core.task import Task
+from bedside.core.task import Predictor, Task
 from bedside.core.workspace import Workspace, read_json
 from bedside.evaluate.album import Album
 from bedside.evaluate.measure import DEFAULTS, MEAN, CaseScores, Scoring, measure, patient_scores, summarise
@@ -55,8 +55,21 @@ def evaluate(
     """
     from bedside.engines.predict import open_model  # torch comes with it
 
-    scoring = _scoring(model, cases, settings)
     predict = open_model(model, engine=engine, overlap=settings.overlap)
+    return evaluate_predictor(predict, model, cases, settings=settings, engine=engine, progress=progress)
+
+
+def evaluate_predictor(
+    predict: Predictor,
+    model: Model,
+    cases: CaseSequence,
+    *,
+    settings: Evaluate = DEFAULTS,
+    engine: Part | None = None,
+    progress: Progress = SILENT,
+) -> Evidence:
+    """Do what `evaluate` does with a predictor that is already there, such as one wrapped around that of `model`."""
+    scoring = _scoring(model, cases, settings)
     workspace = cases.dataset.workspace
     with disk_errors("making room for pictures"):
         workspace.scratch.mkdir(parents=True, exist_ok=True)
@@ -72,13 +85,13 @@ def evaluate(
 
 def digest_of(evidence: Evidence) -> str:
     """The digest under which this evidence is, or will be, in the store: that of a folder with `evidence.json` in it."""
-    return digest_json({FILE: digest_bytes(_encoded(evidence))})
+    return digest_json({FILE: digest_bytes(encoded(evidence))})
 
 
 def store_evidence(workspace: Workspace, evidence: Evidence) -> str:
     """Put the evidence into the store as canonical JSON and return its digest."""
     with workspace.staging() as staged:
-        write_atomic(staged / FILE, _encoded(evidence), doing="storing the evidence")
+        write_atomic(staged / FILE, encoded(evidence), doing="storing the evidence")
         return workspace.put(staged)
 
 
@@ -94,7 +107,8 @@ def load_evidence(workspace: Workspace, digest: str) -> Evidence:
         raise IntegrityError(f"{digest[:12]} is not evidence: its {FILE} does not fit.", code="NOT_EVIDENCE") from error
 
 
-def _encoded(evidence: Evidence) -> bytes:
+def encoded(evidence: Evidence) -> bytes:
+    """The evidence as canonical JSON: equal evidence gives equal bytes."""
     return canonical_json(evidence.model_dump(mode="json"))
 
 
