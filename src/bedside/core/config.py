@@ -329,8 +329,11 @@ def _validate(kind: type[T], tree: yaml_tree.Tree) -> tuple[list[Problem], T | N
     try:
         return problems, kind.model_validate(tree.value)
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False, include_context=False):
+        items = error.errors(include_url=False, include_input=False, include_context=False)
+        for item in items:
             path = tuple(part for part in item["loc"] if isinstance(part, str | int))
+            if item["type"] == "too_short" and any(len(o["loc"]) > len(path) and o["loc"][: len(path)] == path for o in items):
+                continue  # pydantic counts what is left after the wrong entries, which are in the list already
             what = item["msg"].removeprefix("Value error, ")
             what = (
                 "unknown key"

@@ -29,7 +29,7 @@ class Volume:
     load: Callable[[], Array]
 
     def __post_init__(self) -> None:
-        affine = np.asarray(self.affine, dtype=np.float64)
+        affine = np.array(self.affine, dtype=np.float64)  # a copy: the caller's stays writable
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
             raise InputRejected("The affine is not a finite 4 x 4 matrix that ends in 0 0 0 1.", code="AFFINE")
         if abs(np.linalg.det(affine[:3, :3])) < 1e-9:

@@ -5,6 +5,7 @@ nesting beyond 32, files above 1 MiB, and NaN. Booleans are `true` and `false` a
 strings.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,10 +55,13 @@ def parse(text: str, source: str) -> Tree:
 
 def _scan(text: str, source: str) -> Problem | None:
     """Look at the events before any tree is built, so that depth and aliases cannot hurt."""
-    depth = 0
+    depth = documents = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line + 1 if event.start_mark else 0
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1:
+                return Problem(source, line, "", "a second document begins; one file holds one")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 return Problem(source, line, "", "anchors and aliases are not allowed; write the value out")
             if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
@@ -80,8 +84,17 @@ def _value(node: yaml.Node, path: Path, tree: Tree) -> object:
         return _mapping(node, path, tree)
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), tree) for index, item in enumerate(node.value)]
-    plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return scalar(str(node.value)) if plain else str(node.value)
+    text = str(node.value)
+    if _beyond_numbers(text):  # quoted or not: pydantic would read "inf" and "1e999" as numbers
+        tree.problems.append(Problem(tree.source, tree.lines[path], _dotted(path), "this is not a finite number"))
+    return scalar(text) if isinstance(node, yaml.ScalarNode) and node.style is None else text
+
+
+def _beyond_numbers(text: str) -> bool:
+    try:
+        return not math.isfinite(float(text.replace(".nan", "nan").replace(".inf", "inf")))
+    except ValueError:
+        return False
 
 
 def _mapping(node: yaml.MappingNode, path: Path, tree: Tree) -> dict[str, object]:
@@ -106,11 +119,9 @@ def scalar(text: str) -> str | int | float | bool | None:
         return None
     if text in {"true", "false"}:
         return text == "true"
-    if _INTEGER.match(text):
-        return int(text.replace("_", ""))
-    if _FLOAT.match(text):
-        return float(text)
-    return text
+    if not (_INTEGER.match(text) or _FLOAT.match(text)) or not math.isfinite(float(text.replace("_", ""))):
+        return text
+    return int(text.replace("_", "")) if _INTEGER.match(text) else float(text)
 
 
 def _dotted(path: Path) -> str:
