@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -62,7 +63,8 @@ class OnnxRuntimeEngine(Part):
         (given,), (made,) = session.get_inputs(), session.get_outputs()
 
         def compute(windows: FloatArray) -> FloatArray:
-            (output,) = session.run([made.name], {given.name: np.ascontiguousarray(windows, dtype=np.float32)})
+            with _refusals():
+                (output,) = session.run([made.name], {given.name: np.ascontiguousarray(windows, dtype=np.float32)})
             return np.asarray(output, dtype=np.float32)
 
         return compute
@@ -164,18 +166,26 @@ def _check_tensor(tensor: "onnx.TensorProto") -> None:
 
 def _session(data: bytes, threads: int) -> "onnxruntime.InferenceSession":
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
-    refusals = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
-    try:
+    options.log_severity_level = 4
+    with _refusals():
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (*refusals, state.RuntimeException) as error:
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Map the exceptions of ONNX Runtime."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    known = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
+    try:
+        yield
+    except (*known, state.RuntimeException) as error:
         raise InputRejected(
             "ONNX Runtime cannot run this ONNX file; export the model again with this version.", code="ONNX_PARSE"
         ) from error
