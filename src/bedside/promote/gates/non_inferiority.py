@@ -47,3 +47,68 @@ class NonInferiority(Part):
     min_patients: Annotated[int, Field(ge=2)] = 10
     resamples: Annotated[int, Field(ge=1000)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def judge(self, given: GateInput) -> Verdict:
+        """Compare candidate and baseline patient by patient, for each structure."""
+        if given.baseline is None:
+            because = "Nothing is in production yet, so there is no model that this one could be inferior to."
+            return Verdict(gate=self.part_name, passed=True, because=because)
+        try:
+            gains = self._gains(given.candidate, given.baseline)
+        except UsageError as error:
+            return Verdict(gate=self.part_name, passed=False, because=error.sentence)
+        found = {label: self._test(tuple(row.values())) for label, row in sorted(gains.items())}
+        failed = [label for label, test in found.items() if test is None or not test.passed]
+        told = "; ".join(f"{label}: {_told(test)}" for label, test in found.items() if not failed or label in failed)
+        against = f"the model in production ({given.baseline.model[:12]}) by a margin of {self.margin:g} {self.metric}"
+        return Verdict(
+            gate=self.part_name,
+            passed=not failed,
+            because=(
+                f"For {', '.join(failed)} it is not shown to be non-inferior to {against}. {told}."
+                if failed
+                else f"Every structure is non-inferior to {against}. {told}."
+            ),
+            numbers={
+                "metric": self.metric,
+                "baseline": given.baseline.model,
+                "labels": {label: _numbers(test) for label, test in found.items()},
+            },
+        )
+
+    def _gains(self, candidate: Evidence, baseline: Evidence) -> dict[str, dict[str, float]]:
+        """Paired differences, label -> patient -> value, positive where the candidate is better."""
+        definition = next((d for d in candidate.definitions if d.name == self.metric), None)
+        if definition is None:
+            raise UsageError(f"The metric {self.metric} was not measured, so nothing shows non-inferiority.", code="METRIC")
+        rows = candidate.minus(baseline, self.metric)
+        labels = self.labels or tuple(rows)
+        unknown = [label for label in labels if label not in rows]
+        if unknown or not rows:
+            raise UsageError(
+                f"There is no {self.metric} of {', '.join(unknown) or 'any structure'}; measured structures:"
+                f" {', '.join(rows) or 'none'}.",
+                code="METRIC",
+            )
+        sign = 1.0 if definition.higher_is_better else -1.0
+        return {label: {patient: sign * value for patient, value in rows[label].items()} for label in labels}
+
+    def _test(self, gains: tuple[float, ...]) -> "NonInferiorityTest | None":
+        """Run the combined rule; None where there are not even two patients with finite values."""
+        from bedside.metrics.noninferiority import Rule, combined
+
+        settings = self.model_dump(exclude={"metric", "labels"})
+        try:
+            return combined(gains, Rule(**settings))
+        except UsageError:
+            return None
+
+
+def _told(test: "NonInferiorityTest | None") -> str:
+    return "fewer than two patients with a finite difference" if test is None else test.because
+
+
+def _numbers(test: "NonInferiorityTest | None") -> JsonValue:
+    if test is None:
+        return None
+    return test.model_dump(mode="json", exclude={"rule", "because"}) | {"passed": test.passed}

@@ -1,12 +1,23 @@
 """Where the model comes from is known, and the rules were fixed before the test split was looked at."""
 
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from bedside.core.custody import lineage
+from bedside.core.evidence import Evidence, Verdict
+from bedside.core.ledger import Event
 from bedside.core.record import Part
+from bedside.core.task import GateInput
+from bedside.promote.policy import Freezing, freezing
 
 
 class Provenance(Part):
     """The chain of custody holds from the candidate back to accepted scans.
+
+    It refuses unless all of this is in the ledger, and names everything that is not: the chain is intact; the model was made by a
+    training with a known code commit; the dataset that it was trained on is the one that it was scored on, so that no patient of
+    the test split can have been trained on; every case of that dataset was accepted; the evidence is of the locked test split and
+    was recorded; and the rules now in force were frozen before the split was read for it.
 
     Attributes:
         clean_code: whether a model trained from an edited checkout (commit ends in "+") is refused too.
@@ -16,3 +27,82 @@ class Provenance(Part):
     part_name: ClassVar[str] = "provenance"
 
     clean_code: bool = False
+
+    def judge(self, given: GateInput) -> Verdict:
+        """Walk the ledger from the candidate back to the scans."""
+        evidence = given.candidate
+        behind = lineage(given.history, evidence.model)
+        trained = [event for event in behind if event.action == "trained"]
+        scans = sum(event.action == "case_accepted" for event in behind)
+        rules = freezing(given.history, rules=given.rules, model=evidence.model, dataset=evidence.dataset)
+        problems = [
+            *([] if given.chain.intact else [f"the ledger is broken at {given.chain}"]),
+            *self._code(evidence.model, trained),
+            *_data(evidence.dataset, behind, trained),
+            *_rules(evidence, given.rules, rules),
+        ]
+        commits = sorted({str(event.facts.get("commit") or "") for event in trained})
+        return Verdict(
+            gate=self.part_name,
+            passed=not problems,
+            because=(
+                f"The model's origin is not proven: {'; '.join(problems)}."
+                if problems
+                else f"The ledger ({given.chain.events} events) is intact and leads from the model back to {scans} accepted scans"
+                f" through code {', '.join(map(_short, commits))}; the rules were frozen (event {rules.frozen}) before the test"
+                f" split was read (event {rules.read}, reading number {rules.reads})."
+            ),
+            numbers={
+                "events": given.chain.events,
+                "scans": scans,
+                "commits": list(commits),
+                "problems": list(problems),
+                "freezing": rules.model_dump(mode="json"),
+            },
+        )
+
+    def _code(self, model: str, trained: Sequence[Event]) -> Iterator[str]:
+        if not trained:
+            yield f"no training in the ledger made the model {model[:12]}"
+        for event in trained:
+            commit = str(event.facts.get("commit") or "")
+            if not commit.strip("+"):
+                yield f"the training of event {event.seq} recorded no code commit"
+            elif self.clean_code and commit.endswith("+"):
+                yield f"the training of event {event.seq} ran edited code ({_short(commit)})"
+
+
+def _data(dataset: str, behind: Sequence[Event], trained: Sequence[Event]) -> Iterator[str]:
+    if any(event.inputs.get("dataset") != dataset for event in trained):
+        yield (
+            f"it was trained on another dataset than the one it was scored on ({dataset[:12]}), so it may have seen patients of"
+            " the test split"
+        )
+    ingested = [event for event in behind if event.action == "ingested" and event.outputs.get("dataset") == dataset]
+    if trained and not ingested:
+        yield f"no ingest in the ledger made the dataset {dataset[:12]} that it was trained on"
+    accepted = {event.outputs.get("case") for event in behind if event.action == "case_accepted"}
+    for event in ingested:
+        unknown = sum(case not in accepted for case in event.inputs.values())
+        if unknown or not event.inputs:
+            yield f"{unknown} of {len(event.inputs)} cases of the dataset were never accepted"
+
+
+def _rules(evidence: Evidence, rules: str, found: Freezing) -> Iterator[str]:
+    if evidence.split != "test":
+        yield f"the evidence is of the split {evidence.split}, and only the locked test split decides"
+    elif evidence.rules != rules:
+        stood = f"the rules {evidence.rules[:12]} stood" if evidence.rules else "no rules stood"
+        yield f"{stood} when the test split was read, and those in force now are {rules[:12]}"
+    elif found.evaluated is None:
+        yield "the ledger has no evaluation of this model under these rules"
+    elif found.read is None:
+        yield f"the ledger has no reading of the test split before the evaluation (event {found.evaluated})"
+    elif not found.in_time:
+        yield f"these rules were not the ones frozen when the test split was read (event {found.read})"
+
+
+def _short(commit: str) -> str:
+    edited = " with uncommitted changes" if commit.endswith("+") else ""
+    name = commit.removesuffix("+")
+    return (name[:12] if len(name) == 40 else name) + edited

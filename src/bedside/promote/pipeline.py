@@ -1,0 +1,179 @@
+"""Put a model into production, if every gate lets it through."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import ValidationError
+
+from bedside.core.config import Promote
+from bedside.core.digest import canonical_json
+from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.evidence import Evidence, Verdict
+from bedside.core.ledger import Event, Verification
+from bedside.core.model import Model
+from bedside.core.record import Record
+from bedside.core.task import Gate
+from bedside.core.workspace import Workspace, read_json
+from bedside.promote.release import Release, production_at, production_now, rollback
+
+__all__ = ["Given", "Promotion", "newest_evidence", "production_at", "production_now", "promote", "rollback"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the gates may look at (`bedside.core.task.GateInput`)."""
+
+    candidate: Evidence
+    baseline: Evidence | None
+    chain: Verification
+    history: tuple[Event, ...]
+    rules: str
+
+
+class Promotion(Record):
+    """What came of it.
+
+    Attributes:
+        passed: whether the model is in production now.
+        verdicts: of every gate, also after one refused.
+        model: digest of the candidate.
+        rules: digest of the rules that decided.
+        baseline: digest of the model it was compared with, "" if there was none.
+        already: whether it was in production before, so that nothing was done; the verdicts are those of that time.
+        event: number of the ledger event that says so.
+    """
+
+    passed: bool
+    verdicts: tuple[Verdict, ...]
+    model: str
+    rules: str
+    baseline: str = ""
+    already: bool = False
+    event: int
+
+    @property
+    def refusals(self) -> tuple[Verdict, ...]:
+        """The gates that refused."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.passed)
+
+
+def promote(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
+    """Ask every gate and, if all agree, put the model into production; either way the ledger says so.
+
+    All gates are asked, so that one refusal does not hide another. Promoting the model that is in production already does nothing
+    and returns what decided then: repeating a command after a crash is safe.
+
+    Args:
+        model: the candidate; its bytes are hashed again.
+        evidence: what `evaluate` measured of it, as it stands in the store.
+        rules: gates and baseline.
+
+    Raises:
+        UsageError: the evidence is of another model (EVIDENCE) or not in the ledger (EVIDENCE); the baseline was not evaluated on
+            the same split of the same dataset (NO_BASELINE).
+        IntegrityError: stored bytes have changed, or the ledger is broken and no gate refused for it.
+    """
+    workspace = model.workspace
+    workspace.get(model.digest)
+    present = production_now(workspace)
+    if present is not None and present.model == model.digest:
+        return _already(workspace, present)
+    history = tuple(workspace.ledger.events())
+    recorded = _recorded(workspace, history, model, evidence)
+    baseline = _baseline(workspace, history, evidence, _baseline_model(rules, present))
+    given = Given(evidence, baseline, workspace.ledger.verify(), history, rules.digest())
+    verdicts = tuple(cast("Gate", gate).judge(given) for gate in rules.gates)
+    passed = all(verdict.passed for verdict in verdicts)
+    if passed and not given.chain.intact:
+        raise IntegrityError(f"The ledger is broken at {given.chain}; no model is promoted on it.", code="LEDGER")
+    event = workspace.ledger.append(
+        "promoted" if passed else "promotion_refused",
+        inputs={"model": model.digest, "evidence": recorded},
+        facts={
+            "rules": given.rules,
+            "baseline": baseline.model if baseline else "",
+            "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
+        },
+    )
+    return _promotion(event)
+
+
+def newest_evidence(workspace: Workspace, model: str, *, dataset: str, split: str) -> Evidence | None:
+    """The evidence of the newest evaluation of a model on a split, from the store; None if there was no such evaluation.
+
+    Raises:
+        IntegrityError: its bytes are missing or have changed.
+    """
+    history = tuple(workspace.ledger.events())
+    return _newest(workspace, history, model, dataset=dataset, split=split)
+
+
+def _newest(workspace: Workspace, history: tuple[Event, ...], model: str, *, dataset: str, split: str) -> Evidence | None:
+    for event in reversed(history):
+        where = event.inputs.get("model"), event.inputs.get("dataset"), event.facts.get("split")
+        if event.action == "evaluated" and where == (model, dataset, split):
+            return _load(workspace, event.outputs["evidence"])
+    return None
+
+
+def _load(workspace: Workspace, digest: str) -> Evidence:
+    try:
+        return Evidence.model_validate(read_json(workspace.get(digest) / "evidence.json"))
+    except ValidationError as error:
+        raise IntegrityError(f"{digest[:12]} is not evidence: its evidence.json does not fit.", code="NOT_EVIDENCE") from error
+
+
+def _recorded(workspace: Workspace, history: tuple[Event, ...], model: Model, evidence: Evidence) -> str:
+    """Digest under which the store holds this very evidence: what nobody recorded, or what was edited since, decides nothing."""
+    if evidence.model != model.digest:
+        raise UsageError(
+            f"The evidence is of the model {evidence.model[:12]} and not of {model.digest[:12]}; evaluate this one.",
+            code="EVIDENCE",
+        )
+    wanted = canonical_json(evidence.model_dump(mode="json"))
+    for event in reversed(history):
+        if event.action == "evaluated" and event.inputs.get("model") == model.digest:
+            stored = _load(workspace, event.outputs["evidence"])
+            if canonical_json(stored.model_dump(mode="json")) == wanted:
+                return event.outputs["evidence"]
+    raise UsageError(
+        f"This evidence of {model.digest[:12]} is not what an evaluation recorded; run bedside evaluate on it.", code="EVIDENCE"
+    )
+
+
+def _baseline_model(rules: Promote, present: Release | None) -> str:
+    if rules.baseline != "released":
+        return rules.baseline
+    return present.model if present is not None else ""
+
+
+def _baseline(workspace: Workspace, history: tuple[Event, ...], evidence: Evidence, model: str) -> Evidence | None:
+    """Newest evidence of the model to compare with, on the candidate's split; None when there is no such model."""
+    if not model:
+        return None
+    found = _newest(workspace, history, model, dataset=evidence.dataset, split=evidence.split)
+    if found is None:
+        raise UsageError(
+            f"The model to compare with ({model[:12]}) was never evaluated on the {evidence.split} split of the dataset"
+            f" {evidence.dataset[:12]}; run bedside evaluate on it first.",
+            code="NO_BASELINE",
+        )
+    return found
+
+
+def _already(workspace: Workspace, present: Release) -> Promotion:
+    """Tell what decided when the model in production was promoted."""
+    decided = [e for e in workspace.ledger.events() if e.action == "promoted" and e.inputs.get("model") == present.model]
+    return _promotion(decided[-1]).model_copy(update={"already": True, "event": present.seq})
+
+
+def _promotion(event: Event) -> Promotion:
+    verdicts = event.facts["verdicts"]
+    return Promotion(
+        passed=event.action == "promoted",
+        verdicts=tuple(Verdict.model_validate(verdict) for verdict in cast("list[object]", verdicts)),
+        model=event.inputs["model"],
+        rules=str(event.facts["rules"]),
+        baseline=str(event.facts["baseline"]),
+        event=event.seq,
+    )
