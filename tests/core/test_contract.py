@@ -1,0 +1,114 @@
+"""The same contract refuses the same scan everywhere, by name and with the numbers."""
+
+import numpy as np
+import pytest
+
+from bedside.core.case import Case
+from bedside.core.contract import Contract
+from bedside.core.errors import InputRejected
+from bedside.core.volume import Volume
+
+CT = Contract(
+    modality="CT",
+    spacing_mm=(0.5, 3),
+    value_range=(-1024, 3071),
+    unit="HU",
+    labels={"background": 0, "femur": 5, "pelvis": 7},
+    max_voxels=1000,
+)
+
+
+def image(values: np.ndarray | None = None, spacing: tuple[float, float, float] = (1, 1, 2)) -> Volume:
+    array = np.arange(6 * 7 * 8).reshape(6, 7, 8).astype(np.float32) if values is None else values
+    return Volume.of(array, np.diag([*spacing, 1]))
+
+
+def code_of(volume: Volume) -> str:
+    with pytest.raises(InputRejected) as caught:
+        CT.check_image(volume)
+    assert caught.value.exit_code == 3
+    assert "\n" not in caught.value.sentence
+    return caught.value.code
+
+
+def test_a_good_image_passes_at_the_limits() -> None:
+    CT.check_image(image())
+    CT.check_image(image(spacing=(0.5, 3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("place", "code"), [(np.nan, "NOT_FINITE"), (np.inf, "NOT_FINITE"), (-1025, "VALUE_RANGE"), (3072, "VALUE_RANGE")]
+)
+def test_one_bad_voxel_is_enough(place: float, code: str) -> None:
+    values = np.array(image().array[0])
+    values[3, 3, 3] = place
+    assert code_of(image(values)) == code
+
+
+def test_shape_spacing_and_constant_images_are_named() -> None:
+    assert code_of(image(np.zeros((6, 7, 8)))) == "CONSTANT"
+    assert code_of(image(spacing=(0.49, 1, 1))) == "SPACING"
+    assert code_of(image(spacing=(1, 1, 3.01))) == "SPACING"
+    assert code_of(image(np.arange(3 * 9 * 9).reshape(3, 9, 9))) == "EXTENT"
+    assert code_of(image(np.arange(1100.0).reshape(10, 10, 11))) == "EXTENT"
+
+
+def test_the_extent_is_decided_without_reading_the_voxels() -> None:
+    def never() -> np.ndarray:
+        raise AssertionError("the voxels were read")
+
+    with pytest.raises(InputRejected):
+        CT.check_image(Volume(np.eye(4), (1, 2000, 2000, 2000), never))
+
+
+def label_code(label: Volume) -> str:
+    with pytest.raises(InputRejected) as caught:
+        CT.check_label(image(), label)
+    return caught.value.code
+
+
+def test_a_mask_of_another_shape_place_or_code_is_refused() -> None:
+    mask = np.zeros((6, 7, 8), dtype=np.uint8)
+    mask[2, 2, 2] = 5
+    assert CT.check_label(image(), image(mask)) == 0
+    assert label_code(image(mask[:-1])) == "LABEL_SHAPE"
+    assert label_code(Volume.of(np.stack([mask, mask]), np.diag([1, 1, 2, 1.0]))) == "LABEL_SHAPE"
+    shifted = np.diag([1, 1, 2, 1.0])
+    shifted[0, 3] = 0.11
+    assert label_code(Volume.of(mask, shifted)) == "LABEL_GEOMETRY"
+    for value in (1, 255):
+        wrong = mask.copy()
+        wrong[0, 0, 0] = value
+        assert label_code(image(wrong)) == "LABEL_VALUES"
+    assert label_code(image(mask + 0.5)) == "LABEL_VALUES"
+
+
+def test_a_mask_a_tenth_of_a_millimetre_away_passes_and_says_how_far() -> None:
+    shifted = np.diag([1, 1, 2, 1.0])
+    shifted[0, 3] = 0.09
+    assert CT.check_label(image(), Volume.of(np.zeros((6, 7, 8)), shifted)) == pytest.approx(0.09)
+
+
+def test_a_case_without_an_image_is_refused() -> None:
+    with pytest.raises(InputRejected, match="no image"):
+        CT.check(Case("c", "p", {}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spacing_mm": (3, 3)},
+        {"spacing_mm": (0, 3)},
+        {"spacing_mm": (-1, 3)},
+        {"spacing_mm": (1, float("inf"))},
+        {"value_range": (5, 1)},
+        {"labels": {"background": 0}},
+        {"labels": {"background": 0, "a": 0}},
+        {"labels": {"background": 0, "a": -1}},
+        {"modality": "US"},
+        {"colour": "red"},
+    ],
+)
+def test_limits_that_make_no_sense_are_refused_when_written(change: dict) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        Contract.model_validate({**CT.model_dump(), **change})
