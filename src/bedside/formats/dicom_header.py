@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import UID
+from pydicom.uid import AllTransferSyntaxes
 
 from bedside.core.errors import InputRejected
 from bedside.formats.dicom_codestream import check_frame
@@ -23,6 +23,7 @@ ENCAPSULATED = {
 }
 """Compressed transfer syntaxes with a decoder that comes with bedside."""
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
+_SYNTAX_KEYWORDS = {str(uid): uid.keyword for uid in AllTransferSyntaxes}
 _CLASSES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR"}
 _MULTIFRAME_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.1",
@@ -36,9 +37,9 @@ _COSINE_TOLERANCE = 1e-4
 """How far the row and column directions may be from unit length and from a right angle: 0.05 mm across a 500 mm field."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Header:
-    """One slice, as its header describes it.
+    """One slice, as its header describes it. It has no repr: that would carry the patient into logs.
 
     Attributes:
         sop_uid, frame_uid, patient_id: as received; an emptied SOPInstanceUID is taken from the file meta information.
@@ -177,8 +178,7 @@ def _modality(elements: Elements) -> str:
 def _check_syntax(syntax: str) -> None:
     if syntax in NATIVE or syntax in ENCAPSULATED:
         return
-    keyword = UID(syntax).keyword if syntax.startswith("1.2.840.10008.1.2.") else ""
-    name = keyword or "an unknown transfer syntax"
+    name = _SYNTAX_KEYWORDS.get(syntax, "an unknown transfer syntax")
     raise InputRejected(
         f"The pixels are stored as {name}, for which there is no decoder here; decompress them.", code="DCM_SYNTAX"
     )

@@ -19,7 +19,7 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _INT16 = np.iinfo(np.int16)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slice:
     """One received file that is part of a volume.
 

@@ -1,6 +1,6 @@
 """What reading received bytes gives: volumes found, files refused, exact duplicates. The three always add up to what came in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bedside.core.volume import Volume
@@ -25,9 +25,9 @@ class Found:
     source: str
     geometry: str
     modality: str
-    patient_id: str
+    patient_id: str = field(repr=False)
     scanner: str
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = field(repr=False)
     decoder: str
 
 
@@ -35,7 +35,7 @@ class Found:
 class Refused:
     """Files that were not taken, with the name of the rule and one sentence without any value from their headers."""
 
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = field(repr=False)
     code: str
     sentence: str
 
@@ -46,4 +46,4 @@ class Reading:
 
     found: tuple[Found, ...]
     refused: tuple[Refused, ...]
-    duplicates: tuple[Path, ...]
+    duplicates: tuple[Path, ...] = field(repr=False)

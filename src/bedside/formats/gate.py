@@ -58,6 +58,11 @@ FOREIGN_ERRORS = (
 """What pydicom, nibabel and their decoders were seen to raise on hostile bytes (subclasses of theirs included)."""
 
 
+_LIBRARIES = frozenset({"nibabel", "openjpeg", "pydicom", "pylibjpeg"})
+_LOGGERS = ("nibabel.global", "openjpeg.decode", "pydicom")
+"""Named here because they may be made only while a library is at work, too late to be found."""
+
+
 class _Silence(logging.Filter):
     """Drops every record: the libraries' messages quote values of the input. One object per use, so that threads do not meet."""
 
@@ -73,7 +78,8 @@ def guarded(code: str, sentence: str) -> Iterator[None]:
 
     The original error is not chained, because its text may quote a patient's value.
     """
-    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global")]
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LIBRARIES]
+    loggers = [logging.getLogger(name) for name in {*known, *_LOGGERS}]
     silence = _Silence()
     for logger in loggers:
         logger.addFilter(silence)

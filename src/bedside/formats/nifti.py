@@ -4,7 +4,6 @@ import gzip
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -90,9 +89,8 @@ def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
     _check_length(header, _length(data, limits))
     affine, geometry = _affine(header)
     source = digest_bytes(data)
-    load = partial(_load, path, source, header, limits)
     return Found(
-        volume=Volume(affine, (1, *header.shape), load),
+        volume=Volume(affine, (1, *header.shape), lambda: _load(path, source, header, limits)),
         source=source,
         geometry=geometry,
         modality="",

@@ -1,0 +1,501 @@
+from itertools import permutations, product
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bedside.core.digest import digest_file, digest_json
+from bedside.core.errors import InputRejected, IntegrityError, UsageError
+from bedside.core.volume import Volume
+from bedside.formats.dicom import read_folder
+from bedside.formats.dicom_write import SeriesIdentity, write_series
+from bedside.formats.gate import Limits
+
+IDENTITY = SeriesIdentity.of("P1", "1", manufacturer="ACME^Imaging", model="Ray 1")
+
+
+def only(folder):
+    reading = read_folder(folder)
+    assert [entry.sentence for entry in reading.refused] == []
+    (found,) = reading.found
+    return found
+
+
+def codes(folder):
+    return {refused.code for refused in read_folder(folder).refused}
+
+
+def turn(angles):
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        step = np.eye(3)
+        step[[first, second], [first, second]] = np.cos(angle)
+        step[first, second], step[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ step
+    return matrix
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("signs", list(product((1, -1), repeat=3)))
+def test_every_axis_order_and_sign_keeps_every_voxel_in_its_place(tmp_path, order, signs, numbered, place_error_mm):
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (world, sign, spacing) in enumerate(zip(order, signs, (0.7, 1.1, 2.5), strict=True)):
+        affine[world, axis] = sign * spacing
+    affine[:3, 3] = (-31.25, 12.5, 100.125)
+    written = numbered(affine)
+    write_series(tmp_path / "s", written, identity=IDENTITY)
+    read = only(tmp_path / "s").volume
+    assert place_error_mm(written, read) < 1e-9
+    assert place_error_mm(written, read.canonical()) < 1e-9
+    assert (np.diag(read.canonical().affine)[:3] > 0).all()
+
+
+@settings(max_examples=25)
+@given(
+    angles=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
+    spacing=st.tuples(*[st.floats(0.3, 6)] * 3),
+    origin=st.tuples(*[st.floats(-900, 900)] * 3),
+)
+def test_an_oblique_series_keeps_every_voxel_in_its_place(tmp_path_factory, angles, spacing, origin, numbered, place_error_mm):
+    affine = np.eye(4)
+    affine[:3, :3] = turn(angles) * np.array(spacing)
+    affine[:3, 3] = origin
+    written, folder = numbered(affine), tmp_path_factory.mktemp("oblique")
+    write_series(folder, written, identity=IDENTITY)
+    assert place_error_mm(written, only(folder).volume) < 1e-6
+
+
+def test_values_that_are_coordinates_equal_the_coordinates_of_the_affine(series, plain_affine):
+    affine = plain_affine((0.5, 0.75, 2.0))
+    places = (np.indices((4, 3, 5)).reshape(3, -1).T * [0.5, 0.75, 2.0] + affine[:3, 3]).reshape(4, 3, 5, 3)
+    for axis in range(3):
+        folder = series(f"axis{axis}", volume=Volume.of((places[..., axis] * 8).astype(np.int16), affine))
+        volume = only(folder).volume
+        index = np.stack([*np.indices(volume.shape[1:]).reshape(3, -1), np.ones(60)])
+        assert np.array_equal(volume.array.ravel() / 8, (volume.affine @ index)[axis])
+
+
+def test_pixel_spacing_gives_the_row_distance_first(series):
+    def edit(dataset, _):
+        dataset.PixelSpacing = [3, 0.5]
+
+    volume = only(series(edit=edit)).volume
+    assert volume.spacing_mm == pytest.approx((0.5, 3.0, 2.5))
+    assert volume.shape == (1, 4, 3, 5)
+
+
+@pytest.mark.parametrize("numbers", [[3, 1, 4, 5, 2], [1, 1, 1, 1, 1], [5, 4, 3, 2, 1]])
+def test_instance_numbers_and_file_names_do_not_order_the_slices(series, numbers, numbered, place_error_mm, plain_affine):
+    def edit(dataset, index):
+        dataset.InstanceNumber = numbers[index]
+
+    folder = series(edit=edit)
+    for path, name in zip(sorted(folder.iterdir()), "zaymb", strict=True):
+        path.rename(folder / name)
+    assert place_error_mm(numbered(plain_affine()), only(folder).volume) < 1e-9
+
+
+def test_a_found_series_says_where_it_came_from(tmp_path, numbered, plain_affine):
+    paths = write_series(tmp_path / "s", numbered(plain_affine()), identity=IDENTITY)
+    found = only(tmp_path / "s")
+    assert found.files == paths
+    assert found.source == digest_json({str(n): sha for n, sha in enumerate(sorted(map(digest_file, paths)))})
+    assert (found.geometry, found.modality, found.patient_id) == ("dicom", "CT", "P1")
+    assert found.scanner == "ACME Imaging Ray 1"
+    assert found.decoder.startswith("pydicom ")
+
+
+def test_the_source_digest_does_not_depend_on_file_names(series):
+    folder = series()
+    before = only(folder).source
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"{9 - number}.bin")
+    assert only(folder).source == before
+
+
+def test_the_same_call_writes_the_same_bytes(tmp_path, numbered, plain_affine):
+    first = write_series(tmp_path / "a", numbered(plain_affine()), identity=IDENTITY)
+    second = write_series(tmp_path / "b", numbered(plain_affine()), identity=IDENTITY)
+    assert list(map(digest_file, first)) == list(map(digest_file, second))
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        Volume.of(np.full((3, 3, 3), 0.5), np.eye(4)),
+        Volume.of(np.full((3, 3, 3), 40000), np.eye(4)),
+        Volume.of(np.zeros((2, 3, 3, 3)), np.eye(4)),
+        Volume.of(np.zeros((3, 3, 3)), np.array([[1, 0.1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),
+    ],
+)
+def test_a_volume_that_dicom_cannot_hold_is_not_written(tmp_path, volume):
+    with pytest.raises(UsageError):
+        write_series(tmp_path / "s", volume, identity=IDENTITY)
+
+
+# --- what is no volume
+
+
+def moved(offsets_mm):
+    """Edit that moves slices along x, y, z of the patient by offsets[index]."""
+
+    def edit(dataset, index):
+        at = np.array(dataset.ImagePositionPatient, dtype=float) + offsets_mm[index]
+        dataset.ImagePositionPatient = [f"{value:.6f}" for value in at]
+
+    return edit
+
+
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_a_missing_slice_is_named(series, index):
+    folder = series()
+    sorted(folder.iterdir())[index].unlink()
+    assert codes(folder) == {"SERIES_MISSING_SLICE"}
+
+
+def test_an_irregular_distance_is_named(series):
+    assert codes(series(edit=moved([(0, 0, 0), (0, 0, 0), (0, 0, 1.0), (0, 0, 0), (0, 0, 0)]))) == {"SERIES_IRREGULAR"}
+
+
+def test_a_slice_beside_the_line_is_named(series):
+    assert codes(series(edit=moved([(0, 0, 0), (0, 0, 0), (3.0, 0, 0), (0, 0, 0), (0, 0, 0)]))) == {"SERIES_IRREGULAR"}
+
+
+def test_positions_rounded_by_the_scanner_are_still_a_volume(series, numbered, place_error_mm, plain_affine):
+    folder = series(edit=moved([(0, 0, 0), (0, 0, 0.04), (0, 0, -0.04), (0, 0, 0.03), (0, 0, 0)]))
+    assert place_error_mm(numbered(plain_affine()), only(folder).volume) <= 0.04 + 1e-6
+
+
+@pytest.mark.parametrize("degrees", [1, 10, 20, -15])
+def test_a_tilted_gantry_is_named_with_its_angle(series, degrees):
+    lean = 2.5 * np.tan(np.radians(degrees))
+    folder = series(edit=moved([(0, lean * index, 0) for index in range(5)]))
+    (refused,) = read_folder(folder).refused
+    assert refused.code == "SERIES_TILT"
+    assert f"{abs(degrees):.1f} degrees" in refused.sentence
+    assert len(refused.files) == 5
+
+
+def test_a_lean_below_the_tolerance_is_kept_in_the_affine(series, numbered, plain_affine, place_error_mm):
+    volume = only(series(edit=moved([(0, 0.004 * index, 0) for index in range(5)]))).volume
+    assert volume.affine[:3, 2] == pytest.approx([0, -0.004, 2.5], abs=1e-6)
+    assert place_error_mm(numbered(plain_affine()), volume) == pytest.approx(0.016, abs=1e-5)
+
+
+def test_two_different_slices_at_one_position_are_named(series, tmp_path):
+    folder = series()
+    other = pydicom.dcmread(folder / "slice-0002.dcm")
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    other.PixelData = bytes(len(other.PixelData))
+    other.save_as(folder / "again.dcm")
+    assert codes(folder) == {"SERIES_DUPLICATE_POSITION"}
+
+
+def test_one_instance_uid_on_two_different_files_is_named(series):
+    folder = series()
+    other = pydicom.dcmread(folder / "slice-0002.dcm")
+    other.PixelData = bytes(len(other.PixelData))
+    other.save_as(folder / "again.dcm")
+    assert codes(folder) == {"SERIES_UID_CONFLICT"}
+
+
+def test_a_file_received_twice_counts_once(series):
+    folder = series()
+    (folder / "again.dcm").write_bytes((folder / "slice-0002.dcm").read_bytes())
+    reading = read_folder(folder)
+    assert len(reading.found[0].files) == 5
+    assert len(reading.duplicates) == 1
+    assert reading.refused == ()
+
+
+@pytest.mark.parametrize(("keep", "code"), [(1, "SERIES_ONE_SLICE"), (2, "SERIES_TWO_SLICES")])
+def test_too_few_slices_are_named(series, keep, code):
+    folder = series()
+    for path in sorted(folder.iterdir())[keep:]:
+        path.unlink()
+    assert codes(folder) == {code}
+
+
+def set_on(slice_index, **values):
+    def edit(dataset, index):
+        if slice_index in (None, index):
+            for name, value in values.items():
+                if value is None:
+                    del dataset[name]
+                else:
+                    setattr(dataset, name, value)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}, "SERIES_MIXED_ORIENTATION"),
+        ({"PixelSpacing": [2, 2]}, "SERIES_MIXED_GRID"),
+        ({"Rows": 4, "Columns": 3}, "SERIES_MIXED_GRID"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "SERIES_MIXED_FRAME"),
+        ({"PatientID": "P2"}, "SERIES_MIXED_SUBJECT"),
+    ],
+)
+def test_slices_that_do_not_belong_together_are_named(series, values, code):
+    assert codes(series(edit=set_on(2, **values))) == {code}
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"Modality": "PT"}, "DCM_MODALITY"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "DCM_MODALITY"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "DCM_MULTIFRAME"),
+        ({"NumberOfFrames": 2}, "DCM_MULTIFRAME"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "DCM_LOCALIZER"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "DCM_MOSAIC"),
+        ({"ImagePositionPatient": None}, "DCM_GEOMETRY"),
+        ({"ImageOrientationPatient": None}, "DCM_GEOMETRY"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "DCM_GEOMETRY"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0.9, 0]}, "DCM_GEOMETRY"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "DCM_GEOMETRY"),
+        ({"PixelSpacing": None}, "DCM_GEOMETRY"),
+        ({"PixelSpacing": [0, 1]}, "DCM_GEOMETRY"),
+        ({"PixelSpacing": [1, -1]}, "DCM_GEOMETRY"),
+        ({"PixelSpacing": [1, 1, 1]}, "DCM_GEOMETRY"),
+        ({"Rows": 0}, "DCM_GEOMETRY"),
+        ({"Rows": 2}, "DCM_GEOMETRY"),
+        ({"Rows": 65535}, "DCM_TRUNCATED"),
+        ({"Columns": 5}, "DCM_TRUNCATED"),
+        ({"BitsAllocated": 7}, "DCM_GEOMETRY"),
+        ({"BitsAllocated": 32}, "DCM_GEOMETRY"),
+        ({"BitsStored": 17}, "DCM_GEOMETRY"),
+        ({"HighBit": 14}, "DCM_GEOMETRY"),
+        ({"SamplesPerPixel": 3}, "DCM_GEOMETRY"),
+        ({"PixelRepresentation": 2}, "DCM_GEOMETRY"),
+        ({"PhotometricInterpretation": "RGB"}, "DCM_GEOMETRY"),
+        ({"RescaleSlope": 0}, "DCM_RESCALE"),
+        ({"RescaleSlope": None}, "DCM_RESCALE"),
+        ({"RescaleIntercept": None}, "DCM_RESCALE"),
+        ({"RescaleType": "Z_EFF"}, "DCM_RESCALE"),
+        ({"SeriesInstanceUID": "", "FrameOfReferenceUID": ""}, "DCM_UID"),
+        ({"PixelData": None}, "DCM_TRUNCATED"),
+    ],
+)
+def test_a_header_that_is_no_ct_slice_is_refused_by_name_for_every_file(series, values, code):
+    reading = read_folder(series(edit=set_on(None, **values)))
+    assert reading.found == ()
+    assert {refused.code for refused in reading.refused} == {code}
+    assert sum(len(refused.files) for refused in reading.refused) == 5
+
+
+@pytest.mark.parametrize("text", [b"nan", b"inf", b"-1e999", b"1_0", b"one", b""])
+@pytest.mark.parametrize("name", ["ImagePositionPatient", "PixelSpacing"])
+def test_a_number_that_is_none_is_refused(series, name, text):
+    count = {"ImagePositionPatient": 3, "PixelSpacing": 2}[name]
+    value = b"\\".join([text] * count)
+
+    folder = series()
+    for path in folder.iterdir():
+        data, raw = path.read_bytes(), pydicom.dcmread(path).get_item(name)
+        padded = value + b" " * (len(value) % 2)
+        at = raw.value_tell
+        path.write_bytes(data[: at - 2] + len(padded).to_bytes(2, "little") + padded + data[at + raw.length :])
+    assert codes(folder) == {"DCM_GEOMETRY"}
+
+
+def test_a_wiped_series_uid_is_replaced_by_folder_and_frame_of_reference(series, numbered, place_error_mm, plain_affine):
+    wiped = {"SeriesInstanceUID": "", "SOPInstanceUID": "", "SOPClassUID": ""}
+    folder = series(edit=set_on(None, **wiped))
+    assert place_error_mm(numbered(plain_affine()), only(folder).volume) < 1e-9
+
+
+def test_derived_images_among_originals_are_set_aside(series):
+    def edit(dataset, index):
+        if index == 4:
+            dataset.ImageType = ["DERIVED", "SECONDARY", "MPR"]
+
+    reading = read_folder(series(edit=edit))
+    assert len(reading.found[0].files) == 4
+    assert [(entry.code, len(entry.files)) for entry in reading.refused] == [("DCM_LOCALIZER", 1)]
+
+
+def test_a_series_of_derived_images_only_is_a_volume(series):
+    assert len(only(series(edit=set_on(None, ImageType=["DERIVED", "PRIMARY", "AXIAL"]))).files) == 5
+
+
+def test_a_localizer_in_the_series_is_set_aside(series):
+    reading = read_folder(series(edit=set_on(4, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])))
+    assert len(reading.found[0].files) == 4
+    assert [entry.code for entry in reading.refused] == ["DCM_LOCALIZER"]
+
+
+# --- values
+
+
+def test_hounsfield_units_are_slope_times_stored_plus_intercept_as_int16(series, numbered, plain_affine):
+    found = only(series(edit=set_on(None, RescaleSlope=2, RescaleIntercept=-1024)))
+    assert found.volume.array.dtype == np.int16
+    assert np.array_equal(found.volume.array, numbered(plain_affine()).array * 2 - 1024)
+
+
+def test_a_slope_per_slice_is_applied_per_slice_in_float32(series, numbered, plain_affine):
+    def edit(dataset, index):
+        dataset.RescaleSlope, dataset.RescaleIntercept = 0.5 + index, 10 * index
+
+    array = only(series(edit=edit)).volume.array
+    expected = numbered(plain_affine()).array * (0.5 + np.arange(5)) + 10 * np.arange(5)
+    assert array.dtype == np.float32
+    assert np.array_equal(array, expected)
+
+
+def test_values_beyond_int16_are_not_wrapped(series):
+    array = only(series(edit=set_on(None, RescaleSlope=1000, RescaleIntercept=0))).volume.array
+    assert array.max() == 59000
+
+
+def test_a_magnetic_resonance_series_needs_no_rescale(series, numbered, place_error_mm, plain_affine):
+    folder = series(modality="MR", edit=set_on(None, RescaleSlope=None, RescaleIntercept=None))
+    assert only(folder).modality == "MR"
+    assert place_error_mm(numbered(plain_affine()), only(folder).volume) < 1e-9
+
+
+def test_unsigned_sixteen_bit_values_stay_what_they_are(series):
+    def edit(dataset, _):
+        dataset.PixelRepresentation = 0
+        dataset.PixelData = np.full((3, 4), 60000, "<u2").tobytes()
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    array = only(series(modality="MR", edit=edit)).volume.array
+    assert array.dtype == np.uint16
+    assert (array == 60000).all()
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian"])
+def test_every_uncompressed_syntax_gives_the_same_volume(series, syntax, numbered, place_error_mm, plain_affine):
+    folder = series()
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        if syntax == "ExplicitVRBigEndian":
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+        pydicom.dcmwrite(
+            path, dataset, implicit_vr=syntax.startswith("Implicit"), little_endian="Big" not in syntax, force_encoding=True
+        )
+    assert place_error_mm(numbered(plain_affine()), only(folder).volume) < 1e-9
+
+
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEG2000Lossless"])
+def test_lossless_compression_gives_the_same_volume_and_names_its_decoder(series, syntax, numbered, place_error_mm, plain_affine):
+    shape = (64, 48, 3)
+    folder = series(volume=numbered(plain_affine(), shape))
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.compress(getattr(pydicom.uid, syntax), generate_instance_uid=False)
+        dataset.save_as(path)
+    found = only(folder)
+    assert place_error_mm(numbered(plain_affine(), shape), found.volume) < 1e-9
+    assert ("openjpeg" in found.decoder) == (syntax == "JPEG2000Lossless")
+
+
+def test_a_syntax_without_decoder_is_refused_by_its_keyword(series):
+    folder = series()
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"))
+    assert codes(folder) == {"DCM_SYNTAX"}
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path, force=True)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
+        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+        dataset["PixelData"].is_undefined_length = True
+        pydicom.dcmwrite(path, dataset)
+    (refused,) = read_folder(folder).refused
+    assert "JPEGLSLossless" in refused.sentence
+
+
+def test_a_compressed_frame_of_another_size_is_refused_before_it_is_decoded(series, numbered, plain_affine):
+    folder = series(volume=numbered(plain_affine(), (64, 48, 3)))
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.JPEG2000Lossless, generate_instance_uid=False)
+        dataset.Rows, dataset.Columns = 48, 63
+        dataset.save_as(path)
+    assert codes(folder) == {"DCM_GEOMETRY"}
+
+
+# --- folders
+
+
+def test_a_mixed_folder_adds_up_and_every_file_is_in_one_place(series, tmp_path):
+    series("a"), series("b", modality="MR"), series("c", edit=set_on(None, Rows=0))
+    series("d", edit=moved([(0, 3 * n, 0) for n in range(5)]))
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "empty").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "notes.txt")
+    (tmp_path / "a" / "again").write_bytes((tmp_path / "a" / "slice-0001.dcm").read_bytes())
+    reading = read_folder(tmp_path)
+    named = [*reading.duplicates, *(p for f in reading.found for p in f.files), *(p for r in reading.refused for p in r.files)]
+    assert sorted(named) == sorted(p for p in tmp_path.rglob("*") if p.is_symlink() or p.is_file())
+    assert len(reading.found) == 2
+    assert {"DCM_GEOMETRY", "SERIES_TILT", "DCM_NOT_DICOM", "FILE_EMPTY", "FILE_KIND"} == {r.code for r in reading.refused}
+
+
+def test_two_series_of_one_patient_in_one_folder_are_two_volumes(tmp_path, numbered, plain_affine):
+    for name, offset in (("1", 0), ("2", 1)):
+        volume = numbered(plain_affine() + np.array([[0, 0, 0, 0]] * 2 + [[0, 0, 0, offset]] + [[0, 0, 0, 0]]))
+        paths = write_series(tmp_path / name, volume, identity=SeriesIdentity.of("P1", name))
+        for path in paths:
+            path.rename(tmp_path / f"{name}-{path.name}")
+    assert len(read_folder(tmp_path).found) == 2
+
+
+@pytest.mark.parametrize("cut", [0, 140, 400, -3])
+def test_a_series_with_a_damaged_last_slice_is_not_taken_for_a_shorter_one(series, cut):
+    folder = series()
+    last = folder / "slice-0005.dcm"
+    last.write_bytes(last.read_bytes()[:cut])
+    reading = read_folder(folder)
+    assert reading.found == ()
+    assert "SERIES_INCOMPLETE" in {refused.code for refused in reading.refused}
+
+
+def test_files_may_be_given_one_by_one_in_any_order(series):
+    files = sorted(series().iterdir())
+    assert read_folder(reversed(files)).found[0].files == tuple(files)
+
+
+def test_a_missing_folder_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError):
+        read_folder(tmp_path / "absent")
+
+
+def test_a_volume_larger_than_the_limit_is_refused_before_it_is_decoded(series):
+    assert {r.code for r in read_folder(series(), limits=Limits(max_voxels=59)).refused} == {"DCM_GEOMETRY"}
+
+
+def test_pixels_are_read_late_and_a_file_changed_meanwhile_is_an_integrity_error(series):
+    folder = series()
+    volume = only(folder).volume
+    path = folder / "slice-0003.dcm"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError) as caught:
+        _ = volume.array
+    assert caught.value.code == "FILE_CHANGED"
+
+
+def test_a_frame_that_no_decoder_takes_is_rejected_when_it_is_looked_at(series, numbered, plain_affine):
+    folder = series(volume=numbered(plain_affine(), (64, 48, 3)))
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        data = bytearray(dataset.PixelData)
+        data[-200:] = b"\x80" * 200
+        dataset.PixelData = bytes(data)
+        dataset.save_as(path)
+    with pytest.raises(InputRejected) as caught:
+        _ = only(folder).volume.array
+    assert caught.value.code == "DCM_DECODE"

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bedside.core.errors import InputRejected
+from bedside.formats.dicom_geometry import stack
+
+AXIAL = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+
+
+def along_z(*places):
+    return np.array([[0.0, 0.0, place] for place in places])
+
+
+def code_of(positions):
+    with pytest.raises(InputRejected) as caught:
+        stack(positions, AXIAL, (1.0, 1.0))
+    return caught.value.code
+
+
+def test_the_affine_of_an_axial_stack_is_the_one_done_by_hand():
+    result = stack(along_z(14, 10, 12), AXIAL, (3.0, 0.5))
+    assert result.order == (1, 2, 0)
+    assert result.affine.tolist() == [[-0.5, 0, 0, 0], [0, -3, 0, 0], [0, 0, 2, 10], [0, 0, 0, 1]]
+
+
+@given(st.permutations(range(6)))
+def test_the_order_of_receipt_does_not_matter(order):
+    places = np.arange(6)[list(order)] * 1.5
+    result = stack(along_z(*places), AXIAL, (1.0, 1.0))
+    assert [places[index] for index in result.order] == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("places", "code"),
+    [
+        ((0,), "SERIES_ONE_SLICE"),
+        ((0, 1), "SERIES_TWO_SLICES"),
+        ((0, 0), "SERIES_DUPLICATE_POSITION"),
+        ((0, 1, 1.0005), "SERIES_DUPLICATE_POSITION"),
+        ((0, 1, 3), "SERIES_MISSING_SLICE"),
+        ((0, 1, 3, 4, 6, 7), "SERIES_MISSING_SLICE"),
+        ((0, 1, 2.5), "SERIES_IRREGULAR"),
+        ((0, 1, 2.3, 3.3), "SERIES_IRREGULAR"),
+        ((0, 0.1, 0.2, 5), "SERIES_MISSING_SLICE"),
+    ],
+)
+def test_a_pile_that_is_no_volume_is_named(places, code):
+    assert code_of(along_z(*places)) == code
+
+
+@given(st.lists(st.floats(-0.04, 0.04), min_size=5, max_size=40))
+def test_accepted_slices_lie_where_the_affine_says_within_the_tolerance(noise):
+    positions = along_z(*(np.arange(len(noise)) * 1.0 + np.array(noise)))
+    result = stack(positions, AXIAL, (1.0, 1.0))
+    said = (result.affine @ np.array([[0, 0, k, 1] for k in range(len(noise))], dtype=float).T)[2]
+    assert np.abs(said - positions[list(result.order), 2]).max() <= 0.1
