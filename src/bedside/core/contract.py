@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from bedside.core.case import Case
 from bedside.core.errors import InputRejected
@@ -45,6 +45,25 @@ class Contract(Record):
         if limits is not None and limits[0] >= limits[1]:
             raise ValueError(f"the lower limit {limits[0]:g} is not below the upper limit {limits[1]:g}")
         return limits
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _from_pairs(cls, labels: object) -> object:
+        if not isinstance(labels, list | tuple):
+            return labels
+        found: dict[str, object] = {}
+        for pair in labels:
+            if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+                return labels
+            if pair[0] in found:
+                raise ValueError("two structures share one name")
+            found[pair[0]] = pair[1]
+        return found
+
+    @field_serializer("labels", when_used="json")
+    def _as_pairs(self, labels: dict[str, int]) -> list[tuple[str, int]]:
+        """Pairs, because canonical JSON sorts the keys of an object and the order here is the training ids."""
+        return list(labels.items())
 
     @field_validator("labels")
     @classmethod
