@@ -51,6 +51,7 @@ def main(study: str, folder: str, source: str, step: int) -> None:
             "intact": config.workspace.ledger.verify().intact,
             "actions": Counter(event.action for event in events),
             "quarantine": sorted(path.name for path in config.workspace.quarantine.glob("[0-9a-f]*") if len(path.name) == 64),
+            "unfinished": len(list(config.workspace.quarantine.glob(".*"))),
             "index": (config.workspace.quarantine / "index.jsonl").read_text(),
         }
         print(json.dumps(report), flush=True)

@@ -2,15 +2,20 @@
 
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from bedside.core.config import Source
 from bedside.core.errors import UsageError
 from bedside.core.volume import Volume
 from bedside.formats.dicom_write import SeriesIdentity, write_series
+from bedside.ingest.assess import Rules, outcomes
+from bedside.ingest.discover import Discovery, discover
+from bedside.ingest.identity import Identity
 from bedside.ingest.pipeline import ingest
 
 GRID = np.diag([-1.0, -1.5, 2.0, 1.0])
@@ -227,6 +232,46 @@ def test_masks_may_lie_inside_the_images_folder(batch, configure):
     (batch.root / "labels").rename(batch.root / "images" / "labels")
     config = configure(source={"images": "images", "labels": "images/labels", "identity": "keep"})
     assert ingest(config, batch.root).manifest.accepted == 8
+
+
+def test_a_file_that_this_user_may_not_read_is_refused_and_the_rest_goes_on(batch, config, study_file, refusals):
+    truncated(batch)
+    batch.path("images", "bad").chmod(0)
+    script = "import sys; from bedside.core.config import load; from bedside.ingest.pipeline import ingest;"
+    script += "ingest(load(sys.argv[1], folder=sys.argv[2]), sys.argv[3])"
+    command = [sys.executable, "-c", script, str(study_file), str(config.workspace.folder), str(batch.root)]
+    if os.geteuid() == 0:  # root may read everything, unless it gives that right away
+        if shutil.which("setpriv") is None:
+            pytest.skip("running as root without setpriv: an unreadable file cannot be made")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {line["code"] for line in refusals(config)} == {"FILE_UNREADABLE", "LABEL_ORPHAN"}
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(batch, configure):
+    """A series that is still arriving: the second volume of a folder changes while the first is being kept."""
+    folder = batch.root / "images" / "bad"
+    for number in (1, 2):
+        identity = SeriesIdentity.of("p", str(number))
+        for path in write_series(folder / str(number), Volume.of(batch.image(9 + number), GRID), identity=identity):
+            path.rename(folder / f"{number}-{path.name}")
+        (folder / str(number)).rmdir()
+    rules = Rules(configure().study.contract, Identity("keep"), masks=False)
+    discovery = discover(batch.root, Source(labels=None))
+    series = next(candidate for candidate in discovery.candidates if candidate.key == "bad")
+    kept = []
+
+    def keep(name, array):
+        if not kept:
+            for path in series.series:
+                path.write_bytes(path.read_bytes() + b"\0\0")
+        kept.append(name)
+
+    found = list(outcomes(Discovery((series,), (), ()), rules, keep))
+    assert [type(one).__name__ for one in found] == ["Accepted", "Refused"]
+    assert found[1].code == "FILE_CHANGED"
+    assert len(found[1].files) == 4
 
 
 FULL = """

@@ -30,6 +30,7 @@ def test_a_cohort_survives_dicom_and_ingest_voxel_by_voxel(folder, configure):
             assert np.array_equal(case.volumes["label"].array, phantom.label.array)
             assert np.allclose(case.image.affine, phantom.image.affine, atol=1e-9)
     assert phantoms == {}
+    assert dataset.contract.structures == tuple(STRUCTURES)
 
 
 def test_the_same_call_writes_the_same_bytes(folder, tmp_path):

@@ -29,4 +29,17 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_turns_into_the_same_datas
         actions = {action: count for action, count in report["actions"].items() if action != "repair"}
         assert actions == expected, report["at"]
         assert len(report["quarantine"]) == 2
+        assert report["unfinished"] == 0, report["at"]
         assert report["index"] == index, report["at"]
+
+
+def test_two_at_once_write_everything_down_once(batch, config, study_file, events):
+    script = "import sys; from bedside.core.config import load; from bedside.ingest.pipeline import ingest;"
+    script += "print(ingest(load(sys.argv[1], folder=sys.argv[2]), sys.argv[3]).digest)"
+    command = [sys.executable, "-c", script, str(study_file), str(config.workspace.folder), str(batch.root)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    digests = {process.communicate(timeout=60)[0].strip() for process in running}
+    assert digests == {ingest(config, batch.root).digest}
+    assert len(events(config, "case_accepted")) == 4
+    assert len(events(config, "ingested")) == len(events(config, "rules_frozen")) == 1
+    assert config.workspace.ledger.verify().intact

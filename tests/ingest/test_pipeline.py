@@ -207,6 +207,18 @@ def test_without_masks_in_the_study_images_stand_alone(batch, configure):
     assert all(set(case.volumes) == {"image"} for case in manifest.cases)
 
 
+def test_without_masks_every_series_of_a_folder_is_a_case_of_its_patient(batch, configure):
+    config = configure(source={"images": "images", "labels": None, "identity": "keep"})
+    folder = batch.root / "images" / "visit"
+    for number in (1, 2):
+        volume = Volume.of(batch.image(9 + number), np.diag([-1.0, -1.5, 2.0, 1.0]))
+        for path in write_series(folder / str(number), volume, identity=SeriesIdentity.of("p", str(number))):
+            path.rename(folder / f"{number}-{path.name}")
+    manifest = ingest(config, batch.root).manifest
+    assert [case.patient for case in manifest.cases].count("p") == 2
+    assert len({case.id for case in manifest.cases}) == 6
+
+
 def test_what_if_counts_the_same_and_writes_nothing(batch, config):
     batch.add("nan", 9, image=np.full(batch.shape, np.nan, np.float32))
     planned = plan(config, batch.root)

@@ -22,6 +22,7 @@ def test_the_hippocampus_study_is_ingested_whole_and_in_seconds(data_root, confi
     assert found.duplicates == 0
     sizes = [len(dataset.splits.test), *(len(fold) for fold in dataset.splits.folds)]
     assert sizes == [40, 32, 32, 32, 32, 31]
+    assert dataset.contract.structures == ("background", "anterior", "posterior")
     case = dataset.cases("development")[0]
     assert set(np.unique(case.volumes["label"].array)) == {0, 1, 2}
     start = time.monotonic()

@@ -101,14 +101,17 @@ def _walk(root: Path, other: Path | None) -> Iterator[tuple[str, Path]]:
 
 def is_plain(path: Path) -> bool:
     """Whether this is a regular file and no link: nothing else is ever opened."""
-    return stat.S_ISREG(path.lstat().st_mode)
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _regular(paths: Iterable[Path]) -> tuple[frozenset[Path], tuple[Refused, ...]]:
     """Divide into files that can be opened without surprises, and the rest."""
     everything = sorted(paths)
     plain = frozenset(path for path in everything if is_plain(path))
-    sentence = "This is a link, pipe or device, not a file; copy the file itself."
+    sentence = "This is a link, pipe or device, or no longer there, not a file; copy the file itself."
     return plain, tuple(Refused((path,), "FILE_KIND", sentence) for path in everything if path not in plain)
 
 

@@ -75,6 +75,7 @@ def ingest(config: Config, source: str | Path, *, progress: Progress = SILENT) -
             workspace.get(known)
             return Dataset(known, workspace)
         quarantine = Quarantine(workspace.quarantine)
+        quarantine.tidy()
         seen: list[Outcome] = []
         with workspace.staging() as folder:
             for outcome in outcomes(discovery, rules, partial(write_array, folder), progress=progress):
@@ -126,9 +127,17 @@ def _rules(study: Study) -> Rules:
 
 def _receipt(study: Study, discovery: Discovery, identity: Identity) -> str:
     """One digest of all that decides about the dataset: bytes, names, and the part of the study that ingest reads."""
-    files = sorted((identity.hidden(name), digest_file(path) if is_plain(path) else "") for name, path in discovery.files)
+    files = sorted((identity.hidden(name), _digest(path)) for name, path in discovery.files)
     asked = [study.study, *(part.model_dump(mode="json") for part in (study.contract, study.source, study.split))]
     return digest_json([RULES_VERSION, FORMAT, asked, files])
+
+
+def _digest(path: Path) -> str:
+    """The digest of a file, "" for what cannot be read: that is refused later, by name."""
+    try:
+        return digest_file(path) if is_plain(path) else ""
+    except OSError:
+        return ""
 
 
 def _settle(outcome: Outcome, quarantine: Quarantine, records: Records) -> None:
@@ -136,7 +145,7 @@ def _settle(outcome: Outcome, quarantine: Quarantine, records: Records) -> None:
     if isinstance(outcome, Refused):
         records.refused(quarantine.admit(outcome))
     elif isinstance(outcome, Repeated):
-        records.repeated(received_digest(tuple(digest_file(path) for path in outcome.files)), len(outcome.files))
+        records.repeated(received_digest(tuple(_digest(path) for path in outcome.files)), len(outcome.files))
 
 
 def _manifest(study: Study, seen: Sequence[Outcome]) -> Manifest:

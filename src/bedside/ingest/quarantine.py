@@ -18,6 +18,7 @@ from bedside.formats.found import Refused
 from bedside.ingest.discover import is_plain
 
 _CHUNK_BYTES = 1 << 20
+_UNFINISHED = ".receiving-"
 
 
 class Refusal(Record):
@@ -57,6 +58,11 @@ class Quarantine:
         lines = self.index.read_bytes().split(b"\n")[:-1] if self.index.exists() else []
         return tuple(refusal for refusal in map(_parsed, lines) if refusal is not None)
 
+    def tidy(self) -> None:
+        """Remove copies that a kill left unfinished; call it only while no other process receives."""
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            path.unlink()
+
     def admit(self, refused: Refused) -> Refusal:
         """Keep the bytes, then write the reason down; repeating it changes nothing.
 
@@ -74,7 +80,7 @@ class Quarantine:
     def _keep(self, path: Path) -> str:
         """Copy one file to its content name, read-only, and return the name."""
         total = sha256()
-        descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".receiving-")
+        descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=_UNFINISHED)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as stream:
