@@ -191,8 +191,8 @@ def _directed(on: Mask, areas_mm2: Floats, other: Mask, spacing: Floats, charge_
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    found = ndimage.find_objects(mask.view(np.uint8))
-    return found[0] if found else (slice(0, 0),) * mask.ndim
+    found = ndimage.find_objects(mask.view(np.uint8), max_label=1)
+    return found[0] or (slice(0, 0),) * mask.ndim
 
 
 def _codes(mask: Mask) -> NDArray[np.uint8]:
