@@ -26,11 +26,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#56E0FF", "#FFB000"
 _INK, _QUIET = "#1b1f24", "#6a737d"
 DPI = 160
-_PANEL_INCHES = 2.9
+WIDTH_INCHES = 9.7
+_TALLEST_INCHES = 4.6
 _MANY = 400
 _EDGES = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.015), (0.5, 0.985))
 _UPRIGHT = ("center", "center", "top", "bottom")
-_ACRONYMS = {"hd95": "HD95", "iou": "IoU"}
+_ACRONYMS = {"hd95": "HD95", "iou": "IoU", "surface dice": "Surface Dice"}
 
 
 @dataclass(frozen=True)
@@ -40,40 +41,41 @@ class Spread:
     Attributes:
         definition: what it is.
         scores: label -> patient -> value.
-        missed: label -> patients whose structure was not found; they are marked with a cross.
+        charged: label -> patients in whom the structure was missed or hallucinated; they are marked with a cross.
     """
 
     definition: MetricDefinition
     scores: Mapping[str, Mapping[str, float]]
-    missed: Mapping[str, Sequence[str]]
+    charged: Mapping[str, Sequence[str]]
 
 
 def distributions(spreads: Sequence[Spread]) -> bytes:
     """Draw a box and every patient's point per label, one panel per metric; returns PNG."""
-    columns = min(3, len(spreads))
-    rows = -(-len(spreads) // columns)
     labels = max((len(spread.scores) for spread in spreads), default=1)
-    width = columns * max(2.9, 0.55 * labels + 1.4)
+    width = min(WIDTH_INCHES, max(WIDTH_INCHES / 3, 0.5 * labels + 1.2))
+    columns = max(1, min(len(spreads), round(WIDTH_INCHES // width)))
+    rows = -(-len(spreads) // columns)
     with _style():
-        figure = Figure(figsize=(width, 2.75 * rows), layout="constrained")
+        figure = Figure(figsize=(columns * width, 2.9 * rows), layout="constrained")
         for place, spread in enumerate(spreads, start=1):
             _spread(figure.add_subplot(rows, columns, place), spread)
         return _png(figure)
 
 
 def overlay(planes: Sequence[Plane], structures: Sequence[str]) -> bytes:
-    """Draw three planes with both outlines: reference solid, prediction dashed; returns PNG.
+    """Draw three planes, all to one scale, with both outlines: reference solid, prediction dashed; returns PNG.
 
     Args:
         planes: as `bedside.evaluate.planes.three_planes` cuts them.
         structures: names by training id, background first; each outlined region carries its id as a number.
     """
     sizes = [_size_mm(plane) for plane in planes]
-    tallest = max(height for _, height in sizes)
-    widths = [width / tallest for width, _ in sizes]
+    across_mm, tallest_mm = sum(width for width, _ in sizes), max(height for _, height in sizes)
+    inches_per_mm = min((WIDTH_INCHES - 0.5) / across_mm, _TALLEST_INCHES / tallest_mm)
+    size = max(5.0, across_mm * inches_per_mm + 0.5), tallest_mm * inches_per_mm + 0.85
     with _style():
-        figure = Figure(figsize=(max(6.5, _PANEL_INCHES * sum(widths) + 0.9), _PANEL_INCHES + 0.75), layout="constrained")
-        axes = figure.subplots(1, len(planes), width_ratios=widths, squeeze=False)[0]
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(planes), width_ratios=[width for width, _ in sizes], squeeze=False)[0]
         for panel, plane in zip(axes, planes, strict=True):
             _draw_plane(panel, plane)
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3, frameon=False, title=_key(structures))
@@ -109,30 +111,57 @@ def _png(figure: Figure) -> bytes:
 
 def _spread(panel: Axes, spread: Spread) -> None:
     definition = spread.definition
+    top = _top(spread)
     for place, (label, patients) in enumerate(spread.scores.items()):
-        names = list(patients)
-        values = np.asarray([patients[name] for name in names])
-        lost = np.isin(names, list(spread.missed.get(label, ())))
-        colour = COLOURS[place % len(COLOURS)]
+        values = np.asarray(list(patients.values()))
+        lost = np.isin(list(patients), list(spread.charged.get(label, ())))
         _box(panel, values, place)
-        across = place + _swarm(values)
+        across = place + _swarm(np.minimum(values, top))
         panel.scatter(
             across[~lost],
             values[~lost],
             s=15,
-            c=colour,
+            c=COLOURS[place % len(COLOURS)],
             marker=MARKERS[place % len(MARKERS)],
             alpha=0.75 if len(values) < _MANY else 0.35,
             linewidths=0.4,
             edgecolors="white",
             zorder=3,
         )
-        panel.scatter(across[lost], values[lost], s=30, c=_INK, marker="x", linewidths=1.3, zorder=4)
+        panel.scatter(across[lost], np.minimum(values[lost], 1.09 * top), s=30, c=_INK, marker="x", linewidths=1.3, zorder=4)
+    if np.isfinite(top):
+        _charge_band(panel, spread, top)
+    _label_panel(panel, list(spread.scores), definition)
+
+
+def _top(spread: Spread) -> float:
+    """Where the axis ends for distances and volumes when some are charges: far above the rest, these would flatten it."""
+    found = [v for label, row in spread.scores.items() for name, v in row.items() if name not in spread.charged.get(label, ())]
+    every = [value for row in spread.scores.values() for value in row.values()]
+    if spread.definition.higher_is_better or not found or max(found) <= 0 or max(every) <= 2 * max(found):
+        return float("inf")
+    return 1.05 * max(found)
+
+
+def _charge_band(panel: Axes, spread: Spread, top: float) -> None:
+    """A band above the axis that holds the charged patients, with the largest charge in words."""
+    most = max(value for row in spread.scores.values() for value in row.values())
+    panel.axhspan(1.03 * top, 1.15 * top, color="#e9ecef", zorder=1)
+    panel.set_ylim(-0.04 * top, 1.15 * top)
+    panel.set_yticks([tick for tick in panel.get_yticks() if 0 <= tick <= top])
+    words = f"off the scale, up to {most:.3g} {spread.definition.unit}"
+    panel.text(0.995, 1.02, words, transform=panel.transAxes, ha="right", color=_QUIET, fontsize=7.5)
+
+
+def _label_panel(panel: Axes, labels: Sequence[str], definition: MetricDefinition) -> None:
     better = "higher is better" if definition.higher_is_better else "lower is better"
     panel.set_title(f"{metric_title(definition)}\n", loc="left", fontweight="bold")
     panel.text(0, 1.02, better, transform=panel.transAxes, color=_QUIET, fontsize=7.5)
-    panel.set_xticks(range(len(spread.scores)), [_short(label) for label in spread.scores])
-    panel.set_xlim(-0.6, len(spread.scores) - 0.4)
+    many = len(labels) > 4
+    panel.set_xticks(
+        range(len(labels)), [_short(label) for label in labels], rotation=35 if many else 0, ha="right" if many else "center"
+    )
+    panel.set_xlim(-0.6, len(labels) - 0.4)
     panel.grid(axis="y", color="#e3e6ea", linewidth=0.7)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
@@ -187,6 +216,7 @@ def _draw_plane(panel: Axes, plane: Plane) -> None:
         _caption(panel, (x * width, y * height), letter, size=8.5, align=(sideways, upright))
     _scale_bar(panel, width, height)
     panel.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    panel.set_anchor("N")
     panel.set_title(plane.name, pad=4)
 
 
@@ -196,10 +226,11 @@ def _outlines(panel: Axes, plane: Plane, mask: NDArray[np.uint8], colour: str, s
     padded = np.pad(mask, 1)
     x = (np.arange(padded.shape[1]) - 0.5) * width_mm
     y = (np.arange(padded.shape[0]) - 0.5) * height_mm
-    pattern = (0, (3.0, 1.6)) if style == "dashed" else "solid"
+    pattern = (0, (2.6, 2.2)) if style == "dashed" else "solid"
     for structure in np.unique(mask[mask > 0]):
-        lines = panel.contour(x, y, (padded == structure).astype(float), levels=[0.5], colors=[colour], linewidths=1.5)
-        lines.set(linestyle=[pattern], path_effects=[withStroke(linewidth=2.6, foreground=(0, 0, 0, 0.55))])
+        lines = panel.contour(x, y, (padded == structure).astype(float), levels=[0.5], colors=[colour], linewidths=1.6)
+        rim = [] if style == "dashed" else [withStroke(linewidth=2.8, foreground=(0, 0, 0, 0.6))]
+        lines.set(linestyle=[pattern], path_effects=rim)
 
 
 def _numbers(panel: Axes, plane: Plane) -> None:
@@ -247,7 +278,7 @@ def _legend() -> list[Line2D]:
             [],
             color=PREDICTION_COLOUR,
             linewidth=1.8,
-            linestyle=(0, (3.0, 1.6)),
+            linestyle=(0, (2.6, 2.2)),
             path_effects=edge,
             label="prediction (dashed)",
         ),

@@ -37,6 +37,17 @@ def number(value: float, definition: MetricDefinition) -> str:
     return f"{value:.3f}" if definition.unit == "1" else f"{value:.2f}"
 
 
+def charged(evidence: Evidence) -> dict[str, tuple[str, ...]]:
+    """Label -> patients in whom it was missed or hallucinated, and who were charged for it."""
+    return {label: (*evidence.missed.get(label, ()), *evidence.hallucinated.get(label, ())) for label in labels_of(evidence)}
+
+
+def failed(evidence: Evidence) -> dict[str, str]:
+    """Case -> code of its refusal."""
+    found = evidence.settings.get("failed")
+    return {str(case): str(code) for case, code in found.items()} if isinstance(found, dict) else {}
+
+
 def labels_of(evidence: Evidence) -> tuple[str, ...]:
     """Structures in training-id order where the evidence says it (canonical JSON sorts keys), background left out."""
     measured = evidence.scores[evidence.definitions[0].name]
@@ -49,7 +60,7 @@ def distribution_image(evidence: Evidence) -> Image:
     """Every metric of every patient."""
     labels = labels_of(evidence)
     spreads = [
-        Spread(definition, {label: evidence.scores[definition.name][label] for label in labels}, evidence.missed)
+        Spread(definition, {label: evidence.scores[definition.name][label] for label in labels}, charged(evidence))
         for definition in evidence.definitions
     ]
     told = [
@@ -61,8 +72,9 @@ def distribution_image(evidence: Evidence) -> Image:
         distributions(spreads),
         alt=f"Box plots with one point per patient. {'; '.join(told)}.",
         caption=(
-            "One point per patient, one shape and colour per structure; a black cross marks a missed structure. The box holds the"
-            " middle half, the line is the median, whiskers reach to the farthest patient within 1.5 times the box's height."
+            "One point per patient, one shape and colour per structure; a black cross marks one that was missed or"
+            " hallucinated. The box holds the middle half, the line is the median, whiskers reach to the farthest patient within"
+            " 1.5 times the box's height."
         ),
     )
 
@@ -82,12 +94,14 @@ def _picture(evidence: Evidence, which: str, picture: Picture, structures: Seque
     )
     what = f"{which.capitalize()} patient: {picture.patient} (case {picture.case})"
     focus = words(picture.focus)
+    refused = failed(evidence).get(picture.case)
+    nothing = f" There is no prediction: the case was refused ({refused})." if refused else ""
     return _image(
         overlay(picture.planes, structures),
         alt=f"{what}. Axial, coronal and sagittal plane through {focus} with the outlines of reference and prediction.",
         caption=(
-            f"{what}. {metric_title(leading)}: {scores}. Planes through {focus}. R and L are the patient's right and left,"
-            " A and P front and back, S and I head and feet, each the closest direction of the voxel grid."
+            f"{what}. {metric_title(leading)}: {scores}.{nothing} Planes through {focus}. R and L are the patient's right and"
+            " left, A and P front and back, S and I head and feet, each the closest direction of the voxel grid."
         ),
     )
 

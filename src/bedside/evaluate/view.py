@@ -9,7 +9,7 @@ from bedside.core.evidence import Evidence, Interval, MetricDefinition
 from bedside.core.ledger import Event
 from bedside.core.workspace import Workspace
 from bedside.evaluate.figures import metric_title
-from bedside.evaluate.images import Image, distribution_image, labels_of, number, overlay_images, words
+from bedside.evaluate.images import Image, charged, distribution_image, failed, labels_of, number, overlay_images, words
 from bedside.evaluate.measure import MEAN, over_labels, worst_first
 from bedside.evaluate.pipeline import digest_of
 from bedside.metrics.intervals import bootstrap_interval
@@ -93,7 +93,7 @@ class Cell:
     """One number of one patient; `first` of its metric."""
 
     value: str
-    missed: bool
+    charged: bool
     first: bool
 
 
@@ -151,7 +151,7 @@ def view(evidence: Evidence, workspace: Workspace) -> View:
             LossRow(words(label), evidence.missed.get(label, ()), evidence.hallucinated.get(label, ()))
             for label in labels_of(evidence)
         ),
-        failed=tuple(sorted(_failed(evidence).items())),
+        failed=tuple(sorted(failed(evidence).items())),
         pictures=overlay_images(evidence, workspace, digest),
         distribution=distribution_image(evidence),
         groups=tuple(_group(evidence, attribute, shown) for attribute in evidence.groups),
@@ -175,11 +175,6 @@ def _confidence(evidence: Evidence) -> str:
     return f"{100 * first.confidence:g} %"
 
 
-def _failed(evidence: Evidence) -> dict[str, str]:
-    failed = evidence.settings.get("failed")
-    return {str(case): str(code) for case, code in failed.items()} if isinstance(failed, dict) else {}
-
-
 def _plural(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
@@ -201,8 +196,8 @@ def _notes(evidence: Evidence, workspace: Workspace, digest: str) -> tuple[str, 
     notes: list[str] = []
     patients = evidence.summaries[evidence.definitions[0].name][MEAN].n
     reads = evidence.settings.get("test_split_reads")
-    if _failed(evidence):
-        count = _plural(len(_failed(evidence)), "case")
+    if failed(evidence):
+        count = _plural(len(failed(evidence)), "case")
         notes.append(f"{count} could not be predicted and counted as if nothing had been found; see the list below.")
     if evidence.split != "test":
         notes.append(f"These are scores of the split {evidence.split}, not of the locked test split.")
@@ -259,14 +254,19 @@ def _metric(evidence: Evidence, definition: MetricDefinition) -> MetricRows:
 
     single = [row(label, words(label), rows[label]) for label in labels_of(evidence)]
     better = "Higher is better" if definition.higher_is_better else "Lower is better"
-    unit = "1 (ratio)" if definition.unit == "1" else definition.unit
+    unit = "ratio" if definition.unit == "1" else definition.unit
     return MetricRows(
-        metric_title(definition).removesuffix(f" ({definition.unit})"),
+        metric_title(definition).removesuffix(f" ({definition.unit})") + _tolerance(evidence, definition),
         definition,
         better,
         unit,
         (*single, row(MEAN, "all", over_labels(rows))),
     )
+
+
+def _tolerance(evidence: Evidence, definition: MetricDefinition) -> str:
+    tolerance = evidence.settings.get("surface_tolerance_mm")
+    return f" at {tolerance:g} mm" if definition.name == "surface_dice" and isinstance(tolerance, int | float) else ""
 
 
 def _group(evidence: Evidence, attribute: str, shown: Sequence[MetricDefinition]) -> GroupTable:
@@ -328,7 +328,7 @@ def _patient(evidence: Evidence, patient: str, shown: Sequence[MetricDefinition]
         tuple(
             Cell(
                 number(evidence.scores[definition.name][label][patient], definition),
-                patient in evidence.missed.get(label, ()),
+                patient in charged(evidence)[label],
                 place == 0,
             )
             for definition in shown
