@@ -6,7 +6,6 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import cast
 
-import numpy as np
 from pydantic import JsonValue
 
 from bedside.core.case import Case, Prediction
@@ -58,10 +57,6 @@ class CasePredictor:
         averaged = self.window(prepared.array)
         computed = perf_counter()
         output = prepared.restore(averaged)
-        if not np.isfinite(output).all():
-            raise InputRejected(
-                "The model's output for this case holds NaN or infinity; no answer can be made of it.", code="OUTPUT_NOT_FINITE"
-            )
         value, uncertainty = self.task.decode(output)
         seconds = {"preprocess": ready - begun, "infer": computed - ready, "postprocess": perf_counter() - computed}
         prediction = Prediction(value, self.model.digest, case.id, uncertainty, MappingProxyType(seconds))

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.task import FloatArray, Forward
 
 Shape = tuple[int, int, int]
@@ -58,6 +58,7 @@ class SlidingWindow:
 
         Raises:
             IntegrityError: the engine's output does not have the shape of its windows.
+            InputRejected: the engine's output holds NaN or infinity.
         """
         spatial = (array.shape[1], array.shape[2], array.shape[3])
         before = [max(0, wanted - size) // 2 for wanted, size in zip(self.patch, spatial, strict=True)]
@@ -96,6 +97,10 @@ class SlidingWindow:
             raise IntegrityError(
                 f"The engine made {outputs.shape} of windows {windows.shape}; batch and voxels must stay the same.",
                 code="OUTPUT_SHAPE",
+            )
+        if not np.isfinite(outputs).all():
+            raise InputRejected(
+                "The model's output for this case holds NaN or infinity; no answer can be made of it.", code="OUTPUT_NOT_FINITE"
             )
         return [np.asarray(self.activate(output), dtype=np.float32) for output in outputs]
 
