@@ -32,10 +32,9 @@ class Latency(Part):
             because = f"The timings are those of the engine {used}; the rule asks for {self.engine}, so evaluate with that one."
             return Verdict(gate=self.part_name, passed=False, because=because, numbers={"engine": used})
         seconds = np.array([timing.seconds for timing in evidence.timings.values()], dtype=np.float64)
-        if seconds.size == 0:
-            return Verdict(
-                gate=self.part_name, passed=False, because="No case was timed, so nothing shows that answers come in time."
-            )
+        if seconds.size == 0 or not np.isfinite(seconds).all():
+            because = "Not every case has a time, or none was timed, so nothing shows that answers come in time."
+            return Verdict(gate=self.part_name, passed=False, because=because, numbers={"engine": used})
         p95 = float(np.percentile(seconds, 95))
         passed = p95 <= self.p95_seconds
         return Verdict(
