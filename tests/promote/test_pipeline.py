@@ -8,7 +8,7 @@ from bedside.core.config import Promote
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.evidence import Verdict
 from bedside.core.model import Model
-from bedside.promote.pipeline import newest_evidence, promote
+from bedside.promote.pipeline import judge, newest_evidence, promote
 from bedside.promote.release import production_now
 
 
@@ -34,6 +34,18 @@ def test_a_good_model_goes_into_production_and_the_ledger_says_why(study, near):
     release = production_now(study.workspace)
     assert release is not None
     assert release.model == model.digest
+
+
+def test_judging_says_what_promoting_would_and_writes_nothing(study, near):
+    good, bad = study.train("good"), study.train("bad")
+    pairs = [(bad, study.evaluate(bad, near(0.5))), (good, study.evaluate(good, near(0.9)))]
+    for model, evidence in pairs:
+        before = study.actions()
+        judged = judge(model, evidence, study.rules)
+        assert study.actions() == before
+        assert judged.event == 0
+        promoted = promote(model, evidence, study.rules)
+        assert promoted.model_copy(update={"event": 0}) == judged
 
 
 def test_two_gates_that_refuse_are_both_reported(study, near):

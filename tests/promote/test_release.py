@@ -6,7 +6,7 @@ import pytest
 
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.promote.pipeline import promote
-from bedside.promote.release import production_at, production_now, releases, rollback
+from bedside.promote.release import production_at, production_now, releases, rollback, standing
 
 
 def put(study, near, *names: str) -> list[str]:
@@ -49,6 +49,7 @@ def test_the_timeline_answers_who_was_in_production_when(study, near):
     assert production_at(study.workspace, found[2].since - second_later) == found[1]
     assert production_at(study.workspace, found[2].since + timedelta(days=1000)) == found[2]
     assert production_now(study.workspace) == found[2]
+    assert [release.model for release in standing(study.workspace)] == [first]
 
 
 def test_a_moment_is_compared_across_time_zones(study, near):
@@ -110,6 +111,7 @@ def test_a_model_back_in_production_after_a_rollback_is_there_already(study, nea
     assert model.digest == first
     assert again.already
     assert again.event == event.seq
+    assert [verdict.gate for verdict in again.verdicts] == ["provenance", "non_inferiority", "absolute", "latency"]
 
 
 def test_without_anything_in_production_there_is_nothing_to_roll_back(study):

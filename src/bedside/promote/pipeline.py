@@ -16,7 +16,7 @@ from bedside.core.task import Gate
 from bedside.core.workspace import Workspace, read_json
 from bedside.promote.release import Release, production_at, production_now, rollback
 
-__all__ = ["Given", "Promotion", "newest_evidence", "production_at", "production_now", "promote", "rollback"]
+__all__ = ["Given", "Promotion", "judge", "newest_evidence", "production_at", "production_now", "promote", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,23 @@ class Promotion(Record):
     """What came of it.
 
     Attributes:
-        passed: whether the model is in production now.
+        passed: whether the model is in production now (from `judge`: whether it would be).
         verdicts: of every gate, also after one refused.
-        model: digest of the candidate.
+        model, evidence: digests of the candidate and of what was measured of it.
         rules: digest of the rules that decided.
         baseline: digest of the model it was compared with, "" if there was none.
         already: whether it was in production before, so that nothing was done; the verdicts are those of that time.
-        event: number of the ledger event that says so.
+        event: number of the ledger event that says so, 0 from `judge`.
     """
 
     passed: bool
     verdicts: tuple[Verdict, ...]
     model: str
+    evidence: str
     rules: str
     baseline: str = ""
     already: bool = False
-    event: int
+    event: int = 0
 
     @property
     def refusals(self) -> tuple[Verdict, ...]:
@@ -60,8 +61,8 @@ class Promotion(Record):
 def promote(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
     """Ask every gate and, if all agree, put the model into production; either way the ledger says so.
 
-    All gates are asked, so that one refusal does not hide another. Promoting the model that is in production already does nothing
-    and returns what decided then: repeating a command after a crash is safe.
+    Promoting the model that is in production already does nothing and returns what decided then, so that repeating a command
+    after a crash is safe.
 
     Args:
         model: the candidate; its bytes are hashed again.
@@ -73,6 +74,23 @@ def promote(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
             the same split of the same dataset (NO_BASELINE).
         IntegrityError: stored bytes have changed, or the ledger is broken and no gate refused for it.
     """
+    found = judge(model, evidence, rules)
+    if found.already:
+        return found
+    event = model.workspace.ledger.append(
+        "promoted" if found.passed else "promotion_refused",
+        inputs={"model": found.model, "evidence": found.evidence},
+        facts={
+            "rules": found.rules,
+            "baseline": found.baseline,
+            "verdicts": [verdict.model_dump(mode="json") for verdict in found.verdicts],
+        },
+    )
+    return found.model_copy(update={"event": event.seq})
+
+
+def judge(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
+    """Ask every gate, so that one refusal does not hide another, and write nothing; see `promote`."""
     workspace = model.workspace
     workspace.get(model.digest)
     present = production_now(workspace)
@@ -86,16 +104,14 @@ def promote(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
     passed = all(verdict.passed for verdict in verdicts)
     if passed and not given.chain.intact:
         raise IntegrityError(f"The ledger is broken at {given.chain}; no model is promoted on it.", code="LEDGER")
-    event = workspace.ledger.append(
-        "promoted" if passed else "promotion_refused",
-        inputs={"model": model.digest, "evidence": recorded},
-        facts={
-            "rules": given.rules,
-            "baseline": baseline.model if baseline else "",
-            "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
-        },
+    return Promotion(
+        passed=passed,
+        verdicts=verdicts,
+        model=model.digest,
+        evidence=recorded,
+        rules=given.rules,
+        baseline=baseline.model if baseline else "",
     )
-    return _promotion(event)
 
 
 def newest_evidence(workspace: Workspace, model: str, *, dataset: str, split: str) -> Evidence | None:
@@ -163,17 +179,14 @@ def _baseline(workspace: Workspace, history: tuple[Event, ...], evidence: Eviden
 
 def _already(workspace: Workspace, present: Release) -> Promotion:
     """Tell what decided when the model in production was promoted."""
-    decided = [e for e in workspace.ledger.events() if e.action == "promoted" and e.inputs.get("model") == present.model]
-    return _promotion(decided[-1]).model_copy(update={"already": True, "event": present.seq})
-
-
-def _promotion(event: Event) -> Promotion:
-    verdicts = event.facts["verdicts"]
+    event = next(e for e in workspace.ledger.events() if e.seq == present.promoted)
     return Promotion(
-        passed=event.action == "promoted",
-        verdicts=tuple(Verdict.model_validate(verdict) for verdict in cast("list[object]", verdicts)),
-        model=event.inputs["model"],
-        rules=str(event.facts["rules"]),
+        passed=True,
+        verdicts=tuple(Verdict.model_validate(verdict) for verdict in cast("list[object]", event.facts["verdicts"])),
+        model=present.model,
+        evidence=present.evidence,
+        rules=present.rules,
         baseline=str(event.facts["baseline"]),
-        event=event.seq,
+        already=True,
+        event=present.seq,
     )

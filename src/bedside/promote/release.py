@@ -20,7 +20,7 @@ class Release(Record):
     Attributes:
         model: its digest.
         since: when it went into production; `until`: when another took its place, None while it is there.
-        seq: number of the ledger event that put it there.
+        seq: number of the ledger event that put it there; `promoted`: of its promotion, the same one unless it came back.
         actor: who did that.
         how: by "promoted" or "rolled_back".
         evidence: digest of the evidence that it was promoted with.
@@ -32,6 +32,7 @@ class Release(Record):
     since: datetime
     until: datetime | None = None
     seq: int
+    promoted: int
     actor: str
     how: Literal["promoted", "rolled_back"]
     evidence: str
@@ -46,6 +47,11 @@ def releases(workspace: Workspace) -> tuple[Release, ...]:
         IntegrityError: a rollback in the ledger does not name the model that was below.
     """
     return _replay(workspace.ledger.events())[0]
+
+
+def standing(workspace: Workspace) -> tuple[Release, ...]:
+    """The promotions that were not rolled back, oldest first: the last is in production, a rollback returns to the one before."""
+    return _replay(workspace.ledger.events())[1]
 
 
 def production_now(workspace: Workspace) -> Release | None:
@@ -80,7 +86,7 @@ def rollback(workspace: Workspace, *, reason: str = "not stated") -> Event:
     chain = workspace.ledger.verify()
     if not chain.intact:
         raise IntegrityError(f"The ledger is broken at {chain}, so it does not say what to roll back to.", code="LEDGER")
-    _, stack = _replay(workspace.ledger.events())
+    stack = standing(workspace)
     if len(stack) < 2:
         found = "only one model was ever promoted and not rolled back" if stack else "no model is in production"
         raise UsageError(f"There is nothing to roll back to: {found}.", code="NO_EARLIER")
@@ -116,6 +122,7 @@ def _promotion(event: Event) -> Release:
         model=event.inputs.get("model", ""),
         since=datetime.fromisoformat(event.time),
         seq=event.seq,
+        promoted=event.seq,
         actor=event.actor,
         how="promoted",
         evidence=event.inputs.get("evidence", ""),
