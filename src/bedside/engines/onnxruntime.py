@@ -172,6 +172,7 @@ def _session(data: bytes, threads: int) -> "onnxruntime.InferenceSession":
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow whoever runs next
     options.log_severity_level = 4
     with _refusals():
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
