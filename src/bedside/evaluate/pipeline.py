@@ -53,7 +53,8 @@ def evaluate(
         IntegrityError: the bytes of the model or of the dataset have changed.
         ResourceError: the disk is full; nothing half-written is left.
     """
-    from bedside.engines.predict import open_model  # torch comes with it
+    _check(model, cases)
+    from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
     predict = open_model(model, engine=engine, overlap=settings.overlap)
     return evaluate_predictor(predict, model, cases, settings=settings, engine=engine, progress=progress)
@@ -69,7 +70,8 @@ def evaluate_predictor(
     progress: Progress = SILENT,
 ) -> Evidence:
     """Do what `evaluate` does with a predictor that is already there, such as one wrapped around that of `model`."""
-    scoring = _scoring(model, cases, settings)
+    _check(model, cases)
+    scoring = _scoring(model, settings)
     workspace = cases.dataset.workspace
     with disk_errors("making room for pictures"):
         workspace.scratch.mkdir(parents=True, exist_ok=True)
@@ -112,20 +114,25 @@ def encoded(evidence: Evidence) -> bytes:
     return canonical_json(evidence.model_dump(mode="json"))
 
 
-def _scoring(model: Model, cases: CaseSequence, settings: Evaluate) -> Scoring:
-    """Decide what is measured, once model and dataset agree on what the training ids mean."""
-    structures = model.spec.contract.structures
-    if structures != cases.dataset.contract.structures:
+def _check(model: Model, cases: CaseSequence) -> None:
+    """Refuse what cannot be measured before anything costs time."""
+    if not len(cases):
+        raise UsageError("There are no cases to evaluate on; choose another split.", code="NO_CASES")
+    structures, wanted = model.spec.contract.structures, cases.dataset.contract.structures
+    if structures != wanted:
         raise UsageError(
-            f"The model knows the structures {', '.join(structures)}, the dataset {', '.join(cases.dataset.contract.structures)};"
-            " evaluate on a dataset with the same ones in the same order.",
+            f"The model knows the structures {', '.join(structures)}, the dataset {', '.join(wanted)}; evaluate on a dataset with"
+            " the same ones in the same order.",
             code="STRUCTURES",
         )
     if MEAN in structures:
         raise UsageError(f"A structure is called {MEAN!r}, the name of the mean over structures; rename it.", code="STRUCTURES")
-    settings_of_task = {key: value for key, value in model.spec.task.items() if key != "name"}
-    task = registry("task").resolve(str(model.spec.task["name"])).model_validate(settings_of_task)
-    return Scoring(structures, cast("Task", task).metrics, settings.surface_tolerance_mm)
+
+
+def _scoring(model: Model, settings: Evaluate) -> Scoring:
+    of_task = {key: value for key, value in model.spec.task.items() if key != "name"}
+    task = registry("task").resolve(str(model.spec.task.get("name"))).model_validate(of_task)
+    return Scoring(model.spec.contract.structures, cast("Task", task).metrics, settings.surface_tolerance_mm)
 
 
 def _evidence(

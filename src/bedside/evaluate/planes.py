@@ -103,7 +103,7 @@ def save(path: Path, picture: Picture) -> None:
 def load(path: Path) -> Picture | None:
     """Read what `save` wrote; None if the file is gone or damaged, since a picture is a cache and never evidence."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             planes = tuple(
                 Plane(
                     name,

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bedside.core.case import Case, Prediction
 from bedside.core.contract import Contract
 from bedside.core.dataset import CaseRecord, Dataset, Manifest, Splits, VolumeRecord
 from bedside.core.digest import canonical_json, digest_bytes
 from bedside.core.errors import InputRejected
+from bedside.core.evidence import Evidence
 from bedside.core.model import Model, ModelSpec, Preprocessing, put_model
 from bedside.core.workspace import Workspace
+from bedside.evaluate.pipeline import evaluate_predictor
 
 LABELS = {"background": 0, "left_box": 1, "right_box": 2}
 SHAPE = (24, 20, 16)
@@ -54,7 +57,11 @@ def dataset(workspace: Workspace, planned: Sequence[Planned], *, split: str = "t
                 name = f"{case.id}-{role}.npy"
                 np.save(staged / name, array[None], allow_pickle=False)
                 volumes[role] = VolumeRecord(
-                    file=name, affine=affine.tolist(), shape=(1, *array.shape), source=digest_bytes(name.encode()), geometry="sform"
+                    file=name,
+                    affine=affine.tolist(),
+                    shape=(1, *array.shape),
+                    source=digest_bytes(name.encode()),
+                    geometry="sform",
                 )
             records.append(CaseRecord(id=case.id, patient=case.patient, volumes=volumes, site=case.site, scanner=case.scanner))
         patients = tuple(dict.fromkeys(case.patient for case in planned))
@@ -124,3 +131,54 @@ def shifted(label: int, voxels: int) -> Callable[[np.ndarray], np.ndarray]:
         return moved.astype(np.uint8)
 
     return move
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder, and what a test needs to fill it."""
+
+    workspace: Workspace
+    planned = Planned
+    fake = Fake
+    boxes = staticmethod(boxes)
+    without = staticmethod(without)
+    shifted = staticmethod(shifted)
+    structures = tuple(LABELS)
+    spacing_mm = SPACING_MM
+    shape = SHAPE
+
+    def dataset(self, planned: Sequence[Planned], *, split: str = "test") -> Dataset:
+        return dataset(self.workspace, planned, split=split)
+
+    def model(self, **changes: object) -> Model:
+        return model(self.workspace, **changes)
+
+    def evaluate(
+        self, planned: Sequence[Planned], fake: Fake | None = None, *, split: str = "test", **settings: object
+    ) -> Evidence:
+        cases = self.dataset(planned, split="test" if split == "test" else "fold").cases(split)
+        return evaluate_predictor(fake or Fake(), self.model(), cases, **settings)
+
+
+@pytest.fixture
+def study(workspace: Workspace) -> Study:
+    return Study(workspace)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study that is evaluated once for many readers: one structure missed, one moved, one case refused, one scanner unsafe."""
+    found = Study(Workspace(tmp_path_factory.mktemp("shelf")))
+    found.workspace.ledger.append("rules_frozen", outputs={"rules": "ab" * 32})
+    return found
+
+
+@pytest.fixture(scope="session")
+def evidence(shelf: Study) -> Evidence:
+    unsafe = "<script>alert(1)</script> & Sons"
+    planned = [
+        Planned(f"case-{number}", f"patient-{number:02d}", scanner=unsafe if number < 3 else "Plain 7", site="here")
+        for number in range(9)
+    ]
+    fake = Fake({"case-4": without(2), "case-5": shifted(1, 1), "case-6": shifted(2, 2)}, refuse=frozenset({"case-7"}))
+    return shelf.evaluate(planned, fake)
