@@ -1,0 +1,76 @@
+"""Who may import whom."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "bedside"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+# one outside library, one place (numpy, pydantic, yaml and torch have rules of their own)
+ONLY_IN = {
+    "alembic": ["adapters/mlflow"],
+    "dvc": ["adapters/dvc"],
+    "jinja2": ["evaluate"],
+    "lightning_fabric": ["train"],
+    "matplotlib": ["evaluate"],
+    "mlflow": ["adapters/mlflow"],
+    "monai": ["networks", "data/transforms"],
+    "nibabel": ["formats/nifti"],
+    "onnx": ["engines/onnxruntime", "accelerate"],
+    "onnxruntime": ["engines/onnxruntime", "accelerate"],
+    "onnxscript": ["accelerate"],
+    "pydicom": ["formats/dicom"],
+    "pylibjpeg": ["formats/dicom"],
+    "rich": ["cli"],
+    "safetensors": ["engines/torch", "train", "testing"],
+    "scipy": ["metrics", "data/phantom", "data/transforms"],
+    "sqlalchemy": ["adapters/mlflow"],
+    "typer": ["cli"],
+    "yaml": ["core/yaml_tree"],
+}
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Top-level names of everything a module imports, anywhere in it, except for types only."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def test_the_layers_hold() -> None:
+    command = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", command], cwd=SOURCE.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_an_outside_library_is_imported_in_its_own_place_only(module: Path) -> None:
+    place = module.relative_to(SOURCE).as_posix()
+    for name in set(imported(ast.parse(module.read_text()))) & set(ONLY_IN):
+        assert any(place.startswith(allowed) for allowed in ONLY_IN[name]), f"{place} imports {name}"
+
+
+@pytest.mark.parametrize("module", [p for p in MODULES if p.parent.name == "core"], ids=lambda path: path.name)
+def test_core_imports_the_standard_library_numpy_pydantic_and_yaml_only(module: Path) -> None:
+    allowed = sys.stdlib_module_names | {"numpy", "pydantic", "pydantic_core", "yaml", "bedside"}
+    assert set(imported(ast.parse(module.read_text()))) <= allowed
+
+
+def test_importing_all_of_core_loads_nothing_heavy() -> None:
+    names = [f"bedside.core.{path.stem}" for path in MODULES if path.parent.name == "core" and path.stem != "__init__"]
+    code = f"import sys, importlib; [importlib.import_module(n) for n in {names!r}]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "monai", "scipy", "onnx", "matplotlib", "mlflow", "dvc", "typer"} & set(loaded)

@@ -1,0 +1,32 @@
+"""Every study that comes with bedside loads, and none of it is left to a default by accident."""
+
+from pathlib import Path
+
+import pytest
+
+from bedside.core.config import Study, load
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = sorted([*(ROOT / "studies").rglob("*.yaml"), *(ROOT / "src").rglob("*.yaml")])
+
+
+def test_there_are_studies_to_load() -> None:
+    assert {"hippocampus.yaml", "demo.yaml"} <= {path.name for path in STUDIES}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_study_loads_and_keeps_the_same_hash_after_a_round_trip(path: Path, tmp_path: Path) -> None:
+    study = load(path, folder=tmp_path).study
+    assert Study.model_validate(study.model_dump(mode="json")).digest() == study.digest()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_patch_of_every_study_fits_its_network(path: Path, tmp_path: Path) -> None:
+    study = load(path, folder=tmp_path).study
+    divisor = getattr(study.network, "divisor", 1)
+    assert all(side % divisor == 0 for side in study.train.patch)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_study_asks_for_provenance_before_it_promotes(path: Path, tmp_path: Path) -> None:
+    assert "provenance" in {gate.part_name for gate in load(path, folder=tmp_path).study.promote.gates}
