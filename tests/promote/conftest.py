@@ -1,5 +1,6 @@
 """A study folder with a true ledger and store, filled by hand with what the earlier steps would write."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,11 +118,23 @@ GATES: list[dict[str, object]] = [
 ]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    """A study with a dataset and frozen rules: all four gates."""
-    found = Study(tmp_path / "study", Promote.model_validate({"gates": GATES}))
+RULES = Promote.model_validate({"gates": GATES})
+
+
+@pytest.fixture(scope="session")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study after ingest, made once because every one of its events is forced to disk."""
+    found = Study(tmp_path_factory.mktemp("ingested"), RULES)
     found.ingest()
+    return found
+
+
+@pytest.fixture
+def study(tmp_path: Path, ingested: Study) -> Study:
+    """A study with a dataset and frozen rules: all four gates."""
+    found = Study(tmp_path, RULES)
+    shutil.copy(ingested.ledger.path, found.ledger.path)
+    found.days = ingested.days
     return found
 
 
