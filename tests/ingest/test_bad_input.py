@@ -234,19 +234,54 @@ def test_masks_may_lie_inside_the_images_folder(batch, configure):
     assert ingest(config, batch.root).manifest.accepted == 8
 
 
-def test_a_file_that_this_user_may_not_read_is_refused_and_the_rest_goes_on(batch, config, study_file, refusals):
-    truncated(batch)
-    batch.path("images", "bad").chmod(0)
-    script = "import sys; from bedside.core.config import load; from bedside.ingest.pipeline import ingest;"
-    script += "ingest(load(sys.argv[1], folder=sys.argv[2]), sys.argv[3])"
-    command = [sys.executable, "-c", script, str(study_file), str(config.workspace.folder), str(batch.root)]
+INGEST = """
+import resource, sys
+from bedside.core.config import load
+from bedside.core.errors import BedsideError
+from bedside.ingest.pipeline import ingest
+study, folder, source, *limit = sys.argv[1:]
+config = load(study, folder=folder)
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit[0]), int(limit[0])))
+try:
+    ingest(config, source)
+except BedsideError as error:
+    print(error.code)
+    sys.exit(error.exit_code)
+"""
+
+
+def as_plain_user(study_file, config, batch):
+    """Ingest in a process that has no more rights than the files' owner gives."""
+    command = [sys.executable, "-c", INGEST, str(study_file), str(config.workspace.folder), str(batch.root)]
     if os.geteuid() == 0:  # root may read everything, unless it gives that right away
         if shutil.which("setpriv") is None:
             pytest.skip("running as root without setpriv: an unreadable file cannot be made")
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+def test_a_file_that_this_user_may_not_read_is_refused_and_the_rest_goes_on(batch, config, study_file, refusals):
+    truncated(batch)
+    batch.path("images", "bad").chmod(0)
+    assert as_plain_user(study_file, config, batch) == (0, "", "")
     assert {line["code"] for line in refusals(config)} == {"FILE_UNREADABLE", "LABEL_ORPHAN"}
+
+
+def test_a_folder_that_cannot_be_listed_is_a_usage_error_because_its_files_cannot_be_counted(batch, config, study_file):
+    folder = batch.root / "images" / "closed"
+    folder.mkdir(mode=0)
+    assert as_plain_user(study_file, config, batch) == (2, "SOURCE_UNREADABLE", "")
+    assert not config.workspace.folder.exists()
+
+
+def test_more_structures_than_a_byte_can_name_are_a_usage_error(batch, configure):
+    labels = {f"structure{code}": code for code in range(257)}
+    config = configure(contract={"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": labels})
+    with pytest.raises(UsageError, match="257 structures") as caught:
+        ingest(config, batch.root)
+    assert caught.value.code == "TOO_MANY_STRUCTURES"
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(batch, configure):
@@ -274,29 +309,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(batch, configure):
     assert len(found[1].files) == 4
 
 
-FULL = """
-import resource, sys
-from bedside.core.config import load
-from bedside.core.errors import BedsideError
-from bedside.ingest.pipeline import ingest
-study, folder, source, limit = sys.argv[1:]
-config = load(study, folder=folder)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-try:
-    ingest(config, source)
-except BedsideError as error:
-    print(error.code)
-    sys.exit(error.exit_code)
-"""
-
-
 @pytest.mark.parametrize("limit", [200, 2500, 30_000])
 def test_a_full_disk_is_a_resource_error_and_nothing_is_lost(batch, config, study_file, limit):
     """A limit on file size stands in for the disk: the ledger, then the quarantine, then an array no longer fits."""
     rng = np.random.default_rng(0)
     batch.add("large", 9, image=rng.integers(0, 99, (40, 40, 20)).astype(np.int16), mask=np.zeros((40, 40, 20), np.uint16))
     batch.write("images", "lonely", rng.integers(0, 9999, (20, 20, 20)).astype(np.int16))
-    command = [sys.executable, "-c", FULL, str(study_file), str(config.workspace.folder), str(batch.root), str(limit)]
+    command = [sys.executable, "-c", INGEST, str(study_file), str(config.workspace.folder), str(batch.root), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (6, "DISK_FULL", "")
     assert config.workspace.ledger.verify().intact

@@ -51,7 +51,7 @@ class Scanner:
 
 SCANNERS = (
     Scanner("Phantom Works", "Sharp 64", (3.0, 3.0, 4.0), blur_mm=0.9, noise_hu=35.0, grain_mm=0.0),
-    Scanner("Analytic Systems", "Smooth 16", (3.2, 3.2, 4.4), blur_mm=2.0, noise_hu=18.0, grain_mm=2.0),
+    Scanner("Analytic Systems", "Smooth 16", (3.2, 3.2, 4.4), blur_mm=1.6, noise_hu=18.0, grain_mm=2.0),
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bedside.core.config import Config, Study
 from bedside.core.dataset import FORMAT, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
-from bedside.core.errors import InputRejected
+from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
@@ -25,6 +25,7 @@ from bedside.ingest.records import Records, alone
 RULES_VERSION = 1
 """Counts up whenever the same files under the same study would give another dataset."""
 _MANIFEST = "manifest.json"
+_MAX_STRUCTURES = 256
 
 
 class Ingested(Record):
@@ -58,7 +59,8 @@ def ingest(config: Config, source: str | Path, *, progress: Progress = SILENT) -
         progress: advances by one per image.
 
     Raises:
-        UsageError: a folder or the key of the pseudonyms is missing, or there are too few patients for the split.
+        UsageError: a folder or the key of the pseudonyms is missing, there are too few patients for the split, or too many
+            structures.
         InputRejected: NO_CASES: every file was refused; the bytes and reasons are in quarantine.
         IntegrityError: the dataset was stored before and its bytes have changed since.
         ResourceError: the disk is full.
@@ -122,6 +124,12 @@ def summary(dataset: Dataset) -> Ingested:
 
 
 def _rules(study: Study) -> Rules:
+    if len(study.contract.labels) > _MAX_STRUCTURES:
+        raise UsageError(
+            f"The contract names {len(study.contract.labels)} structures; masks are stored in one byte, so at most"
+            f" {_MAX_STRUCTURES} are possible.",
+            code="TOO_MANY_STRUCTURES",
+        )
     return Rules(study.contract, Identity.of(study.source.identity), masks=study.source.labels is not None)
 
 
