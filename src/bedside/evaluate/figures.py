@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+from contourpy import LineType, contour_generator
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from bedside.core.evidence import MetricDefinition
 from bedside.evaluate.planes import Plane
@@ -29,6 +31,7 @@ DPI = 160
 WIDTH_INCHES = 9.7
 _TALLEST_INCHES = 4.6
 _MANY = 400
+DASHES = (0, (2.6, 2.2))
 _EDGES = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.015), (0.5, 0.985))
 _UPRIGHT = ("center", "center", "top", "bottom")
 _ACRONYMS = {"hd95": "HD95", "iou": "IoU", "surface dice": "Surface Dice"}
@@ -221,27 +224,50 @@ def _draw_plane(panel: Axes, plane: Plane) -> None:
 
 
 def _outlines(panel: Axes, plane: Plane, mask: NDArray[np.uint8], colour: str, style: str) -> None:
-    """Outline each structure of a mask; a border of background closes outlines at the edge of the picture."""
-    height_mm, width_mm = plane.pixel_mm
-    padded = np.pad(mask, 1)
-    x = (np.arange(padded.shape[1]) - 0.5) * width_mm
-    y = (np.arange(padded.shape[0]) - 0.5) * height_mm
-    pattern = (0, (2.6, 2.2)) if style == "dashed" else "solid"
+    """Outline each structure of a mask, a border that two of them share only once: two dashed lines would make a solid one."""
+    rim = [] if style == "dashed" else [withStroke(linewidth=2.8, foreground=(0, 0, 0, 0.6))]
+    drawn: set[bytes] = set()
     for structure in np.unique(mask[mask > 0]):
-        lines = panel.contour(x, y, (padded == structure).astype(float), levels=[0.5], colors=[colour], linewidths=1.6)
-        rim = [] if style == "dashed" else [withStroke(linewidth=2.8, foreground=(0, 0, 0, 0.6))]
-        lines.set(linestyle=[pattern], path_effects=rim)
+        lines = _contours(mask == structure)
+        for line in lines:
+            for x, y in _new_parts(line, drawn):
+                panel.plot(
+                    x * plane.pixel_mm[1],
+                    y * plane.pixel_mm[0],
+                    color=colour,
+                    linewidth=1.6,
+                    linestyle=DASHES if style == "dashed" else "solid",
+                    path_effects=rim,
+                )
+        drawn |= {point.tobytes() for line in lines for point in line}
+
+
+def _contours(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Outlines half-way between voxel centres, (points, 2) as x and y in pixels; closed also at the edge of the picture."""
+    lines = contour_generator(z=np.pad(mask, 1).astype(np.float64), line_type=LineType.Separate).lines(0.5)
+    return [np.asarray(line, dtype=np.float64) - 0.5 for line in lines]
+
+
+def _new_parts(line: NDArray[np.float64], drawn: set[bytes]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The runs of an outline, as x and y, of which at least one end of each step was not drawn yet."""
+    old = np.asarray([point.tobytes() in drawn for point in line])
+    steps = ~(old[:-1] & old[1:])
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], steps, [False]]).astype(np.int8)))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        yield line[first : last + 1, 0], line[first : last + 1, 1]
 
 
 def _numbers(panel: Axes, plane: Plane) -> None:
-    """Write each structure's id in its middle, where the reference (or else the prediction) has it."""
+    """Write each structure's id where the reference (or else the prediction) is thickest, so that it hides no outline."""
     height_mm, width_mm = plane.pixel_mm
     for structure in np.unique(np.concatenate([plane.reference.ravel(), plane.prediction.ravel()])):
         if structure == 0:
             continue
         mask = plane.reference == structure
-        rows, columns = np.nonzero(mask if mask.any() else plane.prediction == structure)
-        nearest = np.hypot(rows - rows.mean(), columns - columns.mean()).argmin()
+        mask = mask if mask.any() else plane.prediction == structure
+        depth_mm = distance_transform_edt(np.pad(mask, 1), sampling=plane.pixel_mm)[1:-1, 1:-1]
+        rows, columns = np.nonzero(depth_mm >= depth_mm.max() - 1e-6)
+        nearest = np.hypot(rows - np.nonzero(mask)[0].mean(), columns - np.nonzero(mask)[1].mean()).argmin()
         middle = (columns[nearest] + 0.5) * width_mm, (rows[nearest] + 0.5) * height_mm
         _caption(panel, middle, str(structure), size=7.5, align=("center", "center"))
 
@@ -278,8 +304,7 @@ def _legend() -> list[Line2D]:
             [],
             color=PREDICTION_COLOUR,
             linewidth=1.8,
-            linestyle=(0, (2.6, 2.2)),
-            path_effects=edge,
+            linestyle=DASHES,
             label="prediction (dashed)",
         ),
     ]
