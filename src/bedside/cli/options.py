@@ -59,6 +59,9 @@ def find_model(config: "Config", name: str) -> "Model":
         if release is None:
             raise UsageError("No model is in production yet; run bedside promote first.", code="NOT_YET")
         return Model(release.model, workspace)
-    actions = {"latest": "trained", "fast": "accelerated"}
-    digest = newest(workspace, actions[name], "model") if name in actions else workspace.find(name)
-    return Model(digest, workspace)
+    if name == "fast":
+        event = workspace.ledger.last("accelerated", chosen=True)
+        if event is None:
+            raise UsageError("No stage was accepted yet; run bedside accelerate first.", code="NOT_YET")
+        return Model(event.outputs["model"], workspace)
+    return Model(newest(workspace, "trained", "model") if name == "latest" else workspace.find(name), workspace)

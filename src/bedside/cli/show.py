@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from bedside.accelerate.compare import Acceleration
+    from bedside.accelerate.compare import Acceleration, StageResult
     from bedside.core.custody import History
     from bedside.core.dataset import Dataset
     from bedside.core.evidence import Evidence, Interval, Verdict
@@ -130,24 +130,28 @@ def promotion(value: "Promotion") -> None:
 
 def acceleration(value: "Acceleration") -> None:
     """Each stage against torch eager FP32."""
-    table = Table(title="stages against torch eager FP32, end to end on real cases")
+    table = Table(title=f"stages against {value.baseline}, end to end on {value.cases} real cases, {value.threads} threads")
     for name in ("stage", "max |diff|", "mean |diff|", "flips", "worst Dice change", "p50 s", "p95 s", "speed", "MB", "verdict"):
         table.add_column(name, justify="left" if name in {"stage", "verdict"} else "right")
     for stage in value.stages:
-        worst = max((abs(change) for change in stage.dice_change.values()), default=0.0)
-        table.add_row(
-            stage.name,
-            f"{stage.max_abs_difference:.1e}",
-            f"{stage.mean_abs_difference:.1e}",
-            str(stage.label_flips),
-            f"{worst:.4f}",
-            f"{stage.seconds_p50:.3f}",
-            f"{stage.seconds_p95:.3f}",
-            f"{stage.speed_ratio:.2f}x",
-            f"{stage.weights_mb:.1f}",
-            stage.because,
-        )
+        table.add_row(stage.name, *_measured(stage), f"{stage.weights_bytes / 1e6:.1f}", stage.because)
     console().print(table)
+
+
+def _measured(stage: "StageResult") -> tuple[str, ...]:
+    found = stage.measured
+    if found is None:
+        return ("",) * 7
+    worst = max((abs(dice.difference) for dice in found.dice.values()), default=0.0)
+    return (
+        f"{found.max_difference:.1e}",
+        f"{found.mean_difference:.1e}",
+        f"{found.flips} of {found.voxels}",
+        f"{worst:.4f}",
+        f"{found.seconds_stage.p50:.3f}",
+        f"{found.seconds_stage.p95:.3f}",
+        f"{found.speed_ratio:.2f}x",
+    )
 
 
 def history(value: "History") -> None:

@@ -20,6 +20,13 @@ class CurvePoint(Record):
     score: float | None = None
 
 
+class PlannedSteps(Record):
+    """A schedule: from step `at` on, the training was to have `total` steps."""
+
+    at: int
+    total: int
+
+
 class RunRecord(Record):
     """`run.json` of a training.
 
@@ -28,6 +35,8 @@ class RunRecord(Record):
         dataset: digest of the training data; environment: of what it ran in; commit: of the code, with "+" if edited.
         model: digest of the best weights.
         steps, minutes: done; `peak_memory_mb`: largest resident memory.
+        schedule: the first plan, and each correction where the machine turned out slower or faster than it began. A run with
+            one entry is repeated exactly with `train.steps`.
         curve: loss, and score of the left-out fold where there is one.
     """
 
@@ -43,6 +52,7 @@ class RunRecord(Record):
     resumed: int
     seconds_per_step: float
     peak_memory_mb: float
+    schedule: tuple[PlannedSteps, ...]
     curve: tuple[CurvePoint, ...]
 
 

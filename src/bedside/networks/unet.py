@@ -28,7 +28,7 @@ class DynUNet(Part):
     part_name: ClassVar[Literal["dynunet"]] = "dynunet"
 
     features: Features = 16
-    levels: Levels = 4
+    levels: Annotated[int, Field(ge=3, le=7)] = 4
     residual: bool = False
     norm: Literal["instance", "batch"] = "instance"
 
@@ -81,7 +81,7 @@ def _group_norms(net: "torch.nn.Module") -> "torch.nn.Module":
 
 
 class UNet(Part):
-    """MONAI's UNet: strided convolutions, batch norm, ReLU; small, quick, and quick in ONNX Runtime too.
+    """MONAI's UNet: strided convolutions, batch norm, leaky ReLU; small, quick, and quick in ONNX Runtime too.
 
     Attributes:
         features: channels of the first level; they double with each level up to 320.
@@ -112,7 +112,8 @@ class UNet(Part):
             channels=[min(MAX_FEATURES, self.features * 2**level) for level in range(self.levels)],
             strides=[2] * (self.levels - 1),
             num_res_units=self.residual_units,
-            act="RELU",
+            # the last level is as narrow as the output: a plain ReLU there can switch a structure off for good
+            act=("LEAKYRELU", {"negative_slope": 0.1, "inplace": True}),
             norm="BATCH",
         )
         return net

@@ -14,7 +14,7 @@ from bedside.core.digest import digest_bytes
 from bedside.core.errors import IntegrityError
 from bedside.core.files import write_atomic
 from bedside.core.record import Record
-from bedside.core.run import CurvePoint
+from bedside.core.run import CurvePoint, PlannedSteps
 
 KEEP = 2
 _NAME = re.compile(r"checkpoint-(\d{8})-([0-9a-f]{64})\.safetensors\Z")
@@ -29,6 +29,7 @@ class Position(Record):
         precision: what "auto" was resolved to.
         seconds_per_step: as measured at the start.
         best_score: of the left-out fold, or None.
+        schedule: the plan and its corrections.
     """
 
     step: int
@@ -38,6 +39,7 @@ class Position(Record):
     precision: str
     seconds_per_step: float
     best_score: float | None
+    schedule: tuple[PlannedSteps, ...]
     curve: tuple[CurvePoint, ...]
 
 

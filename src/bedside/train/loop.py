@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -149,25 +149,28 @@ def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def seconds_per_step(learner: Learner, *, warm_up: int = 2, timed: int = 5) -> float:
-    """Median duration of a few steps of a throw-away learner, in seconds."""
+def step_seconds(learner: Learner, *, warm_up: int = 2, timed: int = 5) -> list[float]:
+    """Durations of a few steps of a throw-away learner, after a warm-up."""
     durations = []
     for number in range(warm_up + timed):
         start = time.perf_counter()
         learner.step(number, 10_000)
         durations.append(time.perf_counter() - start)
-    return median(durations[warm_up:])
+    return durations[warm_up:]
 
 
 def fastest_precision(make: Callable[[Precision], Learner], wanted: str) -> tuple[Precision, float]:
-    """Resolve "auto" by timing both precisions; return the precision and its seconds per step."""
+    """Resolve "auto" by timing both precisions; return the precision and its median seconds per step.
+
+    The choice goes by the quickest step of each, which other work on the machine disturbs least.
+    """
     choices = ("fp32", "bf16") if wanted == "auto" else (wanted,)
-    timed = {precision: seconds_per_step(make(precision)) for precision in choices}
-    best = min(timed, key=lambda precision: timed[precision])
-    return best, timed[best]
+    timed = {precision: step_seconds(make(precision)) for precision in choices}
+    best = min(timed, key=lambda precision: min(timed[precision]))
+    return best, median(timed[best])
 
 
-def moments(total: int, count: int) -> Iterator[int]:
+def moments(total: int, count: int) -> frozenset[int]:
     """Steps after which the left-out fold is scored: `count` of them, evenly over the last two thirds, the last at the end."""
     first = total / 3
-    return iter(sorted({max(1, round(first + (total - first) * (i + 1) / count)) for i in range(count)}))
+    return frozenset(max(1, round(first + (total - first) * (i + 1) / count)) for i in range(count))

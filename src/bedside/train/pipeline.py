@@ -179,6 +179,7 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
         resumed=position.resumed,
         seconds_per_step=position.seconds_per_step,
         peak_memory_mb=round(peak_memory_mb(), 1),
+        schedule=position.schedule,
         curve=position.curve,
     )
 

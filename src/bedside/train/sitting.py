@@ -14,7 +14,7 @@ import torch
 from bedside.core.config import Study
 from bedside.core.errors import Interrupted, ResourceError
 from bedside.core.progress import Progress
-from bedside.core.run import CurvePoint
+from bedside.core.run import CurvePoint, PlannedSteps
 from bedside.core.task import Network, Task
 from bedside.data.patches import Example, PatchSampler
 from bedside.train.checkpoint import Checkpoint, Position, load_checkpoint, save_checkpoint
@@ -22,7 +22,33 @@ from bedside.train.loop import Learner, fastest_precision, moments
 from bedside.train.validate import foreground_dice
 
 NOTE_EVERY_SECONDS = 1.0
+REPLAN_AT = (0.08, 0.25, 0.5, 0.75, 0.9)
+REPLAN_BEYOND = 0.1
 CURVE_POINTS = 200
+
+
+class Replans:
+    """Keeps a budget of minutes on a machine whose speed changes: says when the number of steps has to be corrected.
+
+    At a few fixed shares of the budget the speed since the last look is extrapolated; a plan that is off by more than 10 % is
+    corrected. With `train.steps` there is no budget and nothing is ever corrected.
+    """
+
+    def __init__(self, position: Position, minutes: float | None) -> None:
+        self.budget_seconds = 60 * minutes if minutes is not None else None
+        self.seconds, self.step = position.seconds, position.step
+
+    def due(self, position: Position) -> int | None:
+        """Return the corrected total after this step, or None where the plan stands."""
+        budget = self.budget_seconds
+        if budget is None or position.step >= position.total_steps or position.step == self.step:
+            return None
+        if not any(self.seconds < share * budget <= position.seconds for share in REPLAN_AT):
+            return None
+        rate = (position.seconds - self.seconds) / (position.step - self.step)
+        self.seconds, self.step = position.seconds, position.step
+        total = position.step + max(1, int((budget - position.seconds) / rate))
+        return total if abs(total - position.total_steps) > REPLAN_BEYOND * position.total_steps else None
 
 
 @dataclass
@@ -52,7 +78,7 @@ class Sitting:
             self._resume(found)
         started, before = time.perf_counter(), self.position.seconds
         saved_at = noted_at = started
-        scored = set(moments(self.position.total_steps, self.study.train.validations)) if self.left_out else set()
+        replans = Replans(self.position, self.study.train.minutes)
         self.progress.start("training", self.position.total_steps)
         losses: list[float] = []
         with _signals() as stop:
@@ -60,9 +86,10 @@ class Sitting:
                 losses.append(self.learner.step(self.position.step, self.position.total_steps))
                 now = time.perf_counter()
                 self._advance(before + now - started)
-                if self.position.step in scored or self._is_curve_point():
-                    self._mark(losses, score=self.position.step in scored)
+                if self._is_scored() or self._is_curve_point():
+                    self._mark(losses, score=self._is_scored())
                     losses = []
+                self._follow(replans.due(self.position))
                 if now - noted_at > NOTE_EVERY_SECONDS or self.position.step == self.position.total_steps:
                     self.progress.advance(self.position.step, f"loss {losses[-1]:.3f}" if losses else self._note())
                     noted_at = now
@@ -91,6 +118,7 @@ class Sitting:
             precision=precision,
             seconds_per_step=seconds,
             best_score=None,
+            schedule=(PlannedSteps(at=0, total=total),),
             curve=(),
         )
 
@@ -121,6 +149,17 @@ class Sitting:
 
     def _advance(self, seconds: float) -> None:
         self.position = self.position.model_copy(update={"step": self.position.step + 1, "seconds": seconds})
+
+    def _follow(self, total: int | None) -> None:
+        """Take up a corrected number of steps: the learning rate falls to zero at the new end."""
+        if total is not None:
+            plan = PlannedSteps(at=self.position.step, total=total)
+            update = {"total_steps": total, "schedule": (*self.position.schedule, plan)}
+            self.position = self.position.model_copy(update=update)
+            self.progress.start("training", total)
+
+    def _is_scored(self) -> bool:
+        return bool(self.left_out) and self.position.step in moments(self.position.total_steps, self.study.train.validations)
 
     def _is_curve_point(self) -> bool:
         every = max(1, self.position.total_steps // CURVE_POINTS)

@@ -1,0 +1,131 @@
+"""Claims about steps: schedule, averaging, what happens when a loss is not finite."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from bedside.core.config import Augmentation, Train
+from bedside.core.errors import IntegrityError, UsageError
+from bedside.data.patches import Example, PatchSampler, find_foreground
+from bedside.networks.unet import DynUNet, UNet
+from bedside.tasks.segmentation import Segmentation
+from bedside.train.loop import Learner, fastest_precision, learning_rate, moments
+
+
+def learner(task=None, network=None, **settings) -> Learner:
+    rng = np.random.default_rng(0)
+    label = np.zeros((16, 16, 16), np.uint8)
+    label[4:11, 5:12, 3:13] = 1
+    image = (rng.normal(size=(1, 16, 16, 16)) + 3 * label).astype(np.float32)
+    example = Example(image, label, find_foreground(label))
+    train = Train(patch=(16, 16, 16), batch=2, **settings)
+    torch.manual_seed(0)
+    net = (network or UNet(features=4, levels=2, residual_units=0)).build(1, 2)
+    return Learner(net, task or Segmentation(), PatchSampler([example], train.patch, 2, 0.5, 0), train, "fp32")
+
+
+def test_the_rate_warms_up_peaks_and_ends_near_zero():
+    rates = [learning_rate(step, 200, 0.002) for step in range(200)]
+    assert rates[0] < rates[5] < max(rates) == pytest.approx(0.002)
+    assert rates.index(max(rates)) in range(9, 12)
+    assert all(a >= b for a, b in pairwise(rates[11:]))
+    assert rates[-1] < 0.002 * 1e-3
+
+
+def test_a_schedule_of_one_step_is_defined():
+    assert 0 < learning_rate(0, 1, 0.002) <= 0.002
+
+
+def test_training_lowers_the_loss_and_moves_the_average():
+    one = learner()
+    before = {name: value.clone() for name, value in one.ema.state_dict().items()}
+    losses = [one.step(number, 30) for number in range(30)]
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    assert any(not torch.equal(before[name], value) for name, value in one.ema.state_dict().items())
+
+
+def test_the_average_lies_between_the_first_weights_and_the_last():
+    one = learner(ema=0.5)
+    start = next(iter(one.net.parameters())).detach().clone()
+    one.step(0, 10)
+    now = next(iter(one.net.parameters())).detach()
+    keep = 0.1  # (1 + 0) / (10 + 0) is below the decay
+    torch.testing.assert_close(next(iter(one.ema.parameters())), keep * start + (1 - keep) * now)
+
+
+class Exploding(Segmentation):
+    def loss(self, output, target):
+        return super().loss(output, target) * float("nan")
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_three_in_a_row_end_the_training():
+    one = learner(task=Exploding())
+    before = {name: value.clone() for name, value in one.net.named_parameters()}
+    assert math.isnan(one.step(0, 10))
+    assert all(torch.equal(before[name], value) for name, value in one.net.named_parameters())
+    one.step(1, 10)
+    with pytest.raises(UsageError, match=r"lower train\.learning_rate") as caught:
+        one.step(2, 10)
+    assert caught.value.code == "DIVERGED"
+
+
+def test_a_batch_depends_on_its_step_and_on_nothing_before_it():
+    one, other = learner(), learner()
+    one.step(0, 10)
+    for first, second in zip(one.batch(7), other.batch(7), strict=True):
+        assert torch.equal(first, second)
+    assert not torch.equal(one.batch(7)[0], one.batch(8)[0])
+
+
+def test_state_goes_to_a_fresh_learner_and_the_next_step_is_the_same():
+    one = learner()
+    for number in range(3):
+        one.step(number, 10)
+    other = learner()
+    other.restore({name: value.clone() for name, value in one.tensors().items()})
+    assert one.step(3, 10) == other.step(3, 10)
+    for (name, first), second in zip(one.tensors().items(), other.tensors().values(), strict=True):
+        assert torch.equal(first, second), name
+
+
+def test_state_of_another_network_is_refused():
+    with pytest.raises(IntegrityError, match="another network"):
+        learner().restore(learner(network=DynUNet(features=4, levels=3)).tensors())
+
+
+def test_auto_takes_the_faster_precision_and_a_named_one_is_kept():
+    class Timed:
+        def __init__(self, precision):
+            self.seconds = {"fp32": 0.02, "bf16": 0.001}[precision]
+
+        def step(self, number, total):
+            import time
+
+            time.sleep(self.seconds)
+
+    assert fastest_precision(Timed, "auto")[0] == "bf16"
+    name, seconds = fastest_precision(Timed, "fp32")
+    assert name == "fp32"
+    assert seconds >= 0.02
+
+
+def test_the_last_step_is_always_scored():
+    for total in (1, 2, 7, 100, 2400):
+        found = moments(total, 5)
+        assert max(found) == total
+        assert min(found) >= 1
+        assert len(found) <= 5
+
+
+def test_augmentation_without_changes_leaves_the_batch_alone():
+    off = Augmentation(
+        rotate_degrees=0, scale=0, translate=0, flip=False, noise=0, brightness=0, contrast=0, gamma=0, blur=0, probability=0
+    )
+    one = learner(augment=off)
+    images, labels = one.sampler.draw(4)
+    same, same_labels = one.batch(4)
+    assert torch.equal(images, same)
+    assert torch.equal(labels, same_labels)
