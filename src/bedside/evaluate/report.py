@@ -16,7 +16,7 @@ from bedside.evaluate.pipeline import digest_of, encoded
 from bedside.evaluate.view import view
 
 
-def write_report(evidence: Evidence, *, workspace: Workspace) -> Path:
+def write_report(evidence: Evidence, workspace: Workspace) -> Path:
     """Write `evaluation-<digest>.html` and `.json` into the study's reports and return the path of the HTML.
 
     Args:
@@ -28,7 +28,7 @@ def write_report(evidence: Evidence, *, workspace: Workspace) -> Path:
     """
     digest = digest_of(evidence)
     name = f"evaluation-{digest[:12]}"
-    html = render(evidence, workspace=workspace)
+    html = render(evidence, workspace)
     with disk_errors("writing the report"):
         workspace.reports.mkdir(parents=True, exist_ok=True)
     write_atomic(workspace.reports / f"{name}.json", encoded(evidence), doing="writing the report")
@@ -37,7 +37,7 @@ def write_report(evidence: Evidence, *, workspace: Workspace) -> Path:
     return path
 
 
-def render(evidence: Evidence, *, workspace: Workspace) -> str:
+def render(evidence: Evidence, workspace: Workspace) -> str:
     """The report as HTML. Every string is escaped by the template engine."""
     template = files("bedside.evaluate").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
