@@ -499,3 +499,12 @@ def test_a_frame_that_no_decoder_takes_is_rejected_when_it_is_looked_at(series, 
     with pytest.raises(InputRejected) as caught:
         _ = only(folder).volume.array
     assert caught.value.code == "DCM_DECODE"
+
+
+@pytest.mark.parametrize(("signed", "expected"), [(0, 0x0FFE), (1, -2)])
+def test_bits_above_those_stored_are_not_part_of_the_value(series, signed, expected):
+    def edit(dataset, _):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, signed
+        dataset.PixelData = np.full((3, 4), 0x7FFE, "<u2").tobytes()
+
+    assert (only(series(edit=edit)).volume.array == expected).all()

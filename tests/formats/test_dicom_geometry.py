@@ -43,6 +43,7 @@ def test_the_order_of_receipt_does_not_matter(order):
         ((0, 1, 3, 4, 6, 7), "SERIES_MISSING_SLICE"),
         ((0, 1, 2.5), "SERIES_IRREGULAR"),
         ((0, 1, 2.3, 3.3), "SERIES_IRREGULAR"),
+        ((0, 0.3, 0.66, 0.9), "SERIES_IRREGULAR"),
         ((0, 0.1, 0.2, 5), "SERIES_MISSING_SLICE"),
     ],
 )

@@ -99,9 +99,9 @@ def test_sequences_nest_sixty_four_deep_and_no_deeper(slice_bytes, defined, leve
 
 def test_twenty_thousand_levels_are_refused_at_once(slice_bytes):
     data = with_element(slice_bytes, nested(20_000, defined=False))
-    began = time.perf_counter()
+    began = time.process_time()
     assert problem(data) == "DCM_DEPTH"
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_more_elements_than_the_limit_are_refused(slice_bytes):
@@ -148,9 +148,9 @@ def test_a_deflate_bomb_is_refused_at_the_default_limit_quickly_and_in_constant_
     bomb = deflated_bomb(slice_bytes, 256)
     assert len(bomb) < 2 << 20
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     assert problem(bomb) == "DCM_INFLATE_LIMIT"
-    seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < 5
     assert peak < 16 << 20

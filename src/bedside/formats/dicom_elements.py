@@ -237,8 +237,6 @@ class _Walk:
                 break
             if tag != _ITEM or length == _UNDEFINED:
                 raise InputRejected("Compressed pixel data holds something that is no item.", code="DCM_STRUCTURE")
-            if first + length > self._end():
-                raise _truncated()
             self._at = first + length
         self._at = first
         return first - 8
