@@ -1,11 +1,14 @@
 """Whatever is done to a line, the first bad one is named; whatever happens to the disk, nothing that was acknowledged is lost."""
 
+import hashlib
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -322,12 +325,26 @@ def test_any_facts_make_a_line_that_verifies(tmp_path_factory: pytest.TempPathFa
     assert len(list(ledger.events())) == 1
 
 
+def seconds_for(action: Callable[[], object]) -> float:
+    started = time.process_time()
+    action()
+    return time.process_time() - started
+
+
+def test_verifying_costs_little_more_than_reading_and_hashing_the_lines() -> None:
+    data = forged(4_000)
+    rows = data.splitlines(keepends=True)
+
+    def least() -> None:
+        for row in rows:
+            json.loads(row)
+            hashlib.sha256(row).hexdigest()
+
+    ratios = [seconds_for(lambda: verify_lines(data)) / seconds_for(least) for _ in range(7)]
+    assert min(ratios) < 2.5
+
+
+@pytest.mark.slow
 def test_fifty_thousand_lines_are_verified_in_a_second() -> None:
-    data = forged(20_000)
-    seconds = []
-    for _ in range(3):
-        started = time.process_time()
-        found = verify_lines(data)
-        seconds.append(time.process_time() - started)
-        assert found.intact
-    assert 20_000 / min(seconds) >= 50_000, f"{20_000 / min(seconds):.0f} lines/s"
+    data = forged(50_000)
+    assert min(seconds_for(lambda: verify_lines(data)) for _ in range(5)) < 1

@@ -1,9 +1,12 @@
 """Who may import whom."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,10 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "bedside"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
-# one outside library, one place (numpy, pydantic, yaml and torch have rules of their own)
+# an imported package that another declared one brings along, and is part of its interface
+COMES_WITH = {"contourpy": "matplotlib", "google": "onnx", "pydantic_core": "pydantic"}
+
+# one outside library, one place (numpy, scipy, pydantic and torch have rules of their own)
 ONLY_IN = {
     "alembic": ["adapters/mlflow"],
     "dvc": ["adapters/dvc"],
@@ -28,7 +34,6 @@ ONLY_IN = {
     "pylibjpeg": ["formats/dicom"],
     "rich": ["cli"],
     "safetensors": ["engines/torch", "train", "testing"],
-    "scipy": ["metrics", "data/phantom", "data/transforms"],
     "sqlalchemy": ["adapters/mlflow"],
     "typer": ["cli"],
     "yaml": ["core/yaml_tree"],
@@ -61,6 +66,15 @@ def test_an_outside_library_is_imported_in_its_own_place_only(module: Path) -> N
     place = module.relative_to(SOURCE).as_posix()
     for name in set(imported(ast.parse(module.read_text()))) & set(ONLY_IN):
         assert any(place.startswith(allowed) for allowed in ONLY_IN[name]), f"{place} imports {name}"
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    lines = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {re.split(r"[<>=!~\[ ]", line)[0].lower().replace("_", "-") for line in lines}
+    used = {name for module in MODULES for name in imported(ast.parse(module.read_text()))}
+    for name in used - sys.stdlib_module_names - {"bedside"}:
+        brings = {found.lower().replace("_", "-") for found in packages_distributions().get(COMES_WITH.get(name, name), [])}
+        assert brings & declared, f"{name} is imported and its package is not in pyproject.toml"
 
 
 @pytest.mark.parametrize("module", [p for p in MODULES if p.parent.name == "core"], ids=lambda path: path.name)
