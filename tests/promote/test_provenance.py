@@ -88,6 +88,22 @@ def test_evidence_that_only_claims_the_new_rules_is_refused(study, near):
     assert "these rules were not the ones frozen when the test split was read" in verdict.because
 
 
+def test_reading_the_split_once_more_under_new_rules_does_not_renew_an_old_evaluation(study, near):
+    model = study.train("first")
+    study.rules = Promote.model_validate({"gates": [{"name": "absolute", "floor": 0.1}]})
+    evidence = study.evaluate(model, near(0.9))
+    freeze(study.ledger, study.rules)
+    study.ledger.append("test_split_read", inputs={"dataset": evidence.dataset})
+    assert "these rules were not the ones frozen" in Provenance().judge(study.given(evidence)).because
+
+
+def test_an_evaluation_of_another_split_is_no_evaluation_of_the_test_split(study, near):
+    model = study.train("first")
+    study.ledger.append("test_split_read", inputs={"dataset": study.ledger.last("ingested").outputs["dataset"]})
+    evidence = study.evaluate(model, near(0.9), split="fold0").model_copy(update={"split": "test"})
+    assert "the ledger has no evaluation of this model" in Provenance().judge(study.given(evidence)).because
+
+
 def test_rules_that_were_frozen_replaced_and_not_frozen_again_do_not_count(study, near):
     old, model = study.rules, study.train("first")
     freeze(study.ledger, Promote.model_validate({"gates": [{"name": "absolute", "floor": 0.1}]}))
