@@ -93,7 +93,9 @@ def evidence(value: "Evidence", digest: str) -> None:
     n = next(iter(value.summaries[lead].values())).n
     missed, invented = (sum(map(len, group.values())) for group in (value.missed, value.hallucinated))
     out.print(f"n = {n} patients; missed structures: {missed}; hallucinated structures: {invented}; evidence {digest[:12]}")
-    worst = sorted(value.scores[lead]["mean"].items(), key=lambda item: item[1])[:3]
+    rows = value.scores[lead].values()
+    mean = {patient: sum(row[patient] for row in rows) / len(rows) for patient in next(iter(rows))}
+    worst = sorted(mean.items(), key=lambda item: item[1])[:3]
     out.print(f"worst by {lead}: " + ", ".join(f"{patient} {score:.3f}" for patient, score in worst))
     seconds = sorted(timing.seconds for timing in value.timings.values())
     memory = max(timing.peak_memory_mb for timing in value.timings.values())
@@ -131,11 +133,15 @@ def promotion(value: "Promotion") -> None:
 def acceleration(value: "Acceleration") -> None:
     """Each stage against torch eager FP32."""
     table = Table(title=f"stages against {value.baseline}, end to end on {value.cases} real cases, {value.threads} threads")
-    for name in ("stage", "max |diff|", "mean |diff|", "flips", "worst Dice change", "p50 s", "p95 s", "speed", "MB", "verdict"):
-        table.add_column(name, justify="left" if name in {"stage", "verdict"} else "right")
+    for name in ("stage", "max |diff|", "mean |diff|", "flips", "Dice change", "p50 s", "p95 s", "speed", "MB", "verdict"):
+        table.add_column(name, justify="left" if name in {"stage", "verdict"} else "right", no_wrap=True)
+    out = console()
     for stage in value.stages:
-        table.add_row(stage.name, *_measured(stage), f"{stage.weights_bytes / 1e6:.1f}", stage.because)
-    console().print(table)
+        verdict = "accepted" if stage.accepted else "REJECTED"
+        table.add_row(stage.name, *_measured(stage), f"{stage.weights_bytes / 1e6:.1f}", verdict)
+    out.print(table)
+    for stage in value.stages:
+        out.print(f"{stage.name} {stage.because}")
 
 
 def _measured(stage: "StageResult") -> tuple[str, ...]:
@@ -146,7 +152,7 @@ def _measured(stage: "StageResult") -> tuple[str, ...]:
     return (
         f"{found.max_difference:.1e}",
         f"{found.mean_difference:.1e}",
-        f"{found.flips} of {found.voxels}",
+        f"{found.flips} ({100 * found.flip_share:.2g} %)",
         f"{worst:.4f}",
         f"{found.seconds_stage.p50:.3f}",
         f"{found.seconds_stage.p95:.3f}",

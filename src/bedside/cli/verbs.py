@@ -13,6 +13,7 @@ from bedside.core.errors import GateRefused, UsageError
 
 if TYPE_CHECKING:
     from bedside.core.config import Config
+    from bedside.promote.pipeline import Promotion
 
 HERE = Path("study.yaml")
 app = typer.Typer(
@@ -189,10 +190,13 @@ def promote(
         show.verdicts(decision.verdicts, title="bedside promote would find this (nothing was done)")
     else:
         show.promotion(decision)
+    return _exit_if_refused(decision)
+
+
+def _exit_if_refused(decision: "Promotion") -> None:
     if not decision.passed:
-        refused = ", ".join(verdict.gate for verdict in decision.verdicts if not verdict.passed)
+        refused = ", ".join(verdict.gate for verdict in decision.refusals)
         raise GateRefused(f"Not promoted: refused by {refused}.")
-    return None
 
 
 @app.command()
@@ -319,7 +323,8 @@ def demo(
     with bars(quiet=json) as progress:
         result = chain(folder, patients=patients, overrides=overrides or (), progress=progress)
     if json:
-        return show.as_json(result.summary())
+        show.as_json(result.summary())
+        return _exit_if_refused(result.promotion)
     show.dataset(result.dataset)
     show.run(result.run)
     show.evidence(result.evidence, result.evidence_digest)
@@ -328,4 +333,5 @@ def demo(
     show.mirrored(result.mirrored)
     typer.echo(f"report: {result.report}")
     typer.echo(f"the chain took {result.seconds:.0f} s")
-    return show.history(result.history)
+    show.history(result.history)
+    return _exit_if_refused(result.promotion)
