@@ -167,6 +167,13 @@ def test_without_ties_the_p_value_is_scipys_exact_one(count, seed):
     assert intervals.wilcoxon_p(values) == pytest.approx(theirs.pvalue, rel=1e-9, abs=1e-15)
 
 
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=20))
+def test_with_ties_and_zeros_the_statistic_is_the_sum_of_mid_ranks_with_zeros_split(values):
+    ranks = stats.rankdata(np.abs(values))
+    expected = sum(rank * (1.0 if value > 0 else 0.5 if value == 0 else 0.0) for rank, value in zip(ranks, values, strict=True))
+    assert intervals.wilcoxon_statistic([float(value) for value in values]) == expected
+
+
 def test_many_patients_are_tested_with_the_normal_distribution_as_in_scipy():
     values = np.random.default_rng(9).normal(0.05, 1.0, 600)
     theirs = stats.wilcoxon(values, alternative="greater", correction=True, method="asymptotic").pvalue
