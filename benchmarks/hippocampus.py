@@ -81,7 +81,8 @@ def main() -> None:
         f"missed {sum(map(len, evidence.missed.values()))}, hallucinated {sum(map(len, evidence.hallucinated.values()))}; report {report.name}"
     )
     print(f"promoted: {promotion.passed}: " + " ".join(verdict.because for verdict in promotion.verdicts) + "\n")
-    print("| stage | max diff | mean diff | flips | largest Dice change | p50 s | p95 s | speed | verdict |\n" + "|---" * 9 + "|")
+    print("| stage | max diff | mean diff | flips | largest Dice change | p50 s | p95 s | speed | verdict |")
+    print("|---" * 9 + "|")
     for stage in stages.stages:
         found = stage.measured
         if found is None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bedside.core.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NO_SCANS = "REAL SCANS NOT FOUND"
+NO_GIT = "GIT NOT FOUND"
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core already; two thread pools per core only slow each other down
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,13 +31,17 @@ def scans() -> Path:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("real") and not scans().is_dir():
         pytest.skip(f"{NO_SCANS}: set BEDSIDE_DATA to the folder that holds them")
+    if item.get_closest_marker("git") and shutil.which("git") is None:
+        pytest.skip(f"{NO_GIT}: this test needs it")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    missed = sum(NO_SCANS in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
-    if missed:
-        terminalreporter.section(NO_SCANS, sep="!", red=True, bold=True)
-        terminalreporter.write_line(f"{NO_SCANS}: {missed} tests did not run. Set BEDSIDE_DATA to the folder that holds them.")
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for what, remedy in ((NO_SCANS, "Set BEDSIDE_DATA to the folder that holds them."), (NO_GIT, "Install git.")):
+        missed = sum(what in reason for reason in reasons)
+        if missed:
+            terminalreporter.section(what, sep="!", red=True, bold=True)
+            terminalreporter.write_line(f"{what}: {missed} tests did not run. {remedy}")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from bedside.core.digest import digest_tree
 from bedside.core.errors import BedsideError, IntegrityError, ResourceError, UnsafeArtefact, UsageError
 from bedside.core.workspace import Workspace
 
+pytestmark = pytest.mark.git
+
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
@@ -234,6 +236,16 @@ def test_a_study_that_the_repository_around_it_ignores_is_versioned_on_its_own(t
     DvcStore(workspace).push(put(workspace))
     assert (outer / "demo-remote" / "files").is_dir()
     assert git(outer, "status", "--porcelain") == "?? .gitignore\n"
+
+
+def test_a_machine_without_git_can_push_and_pull(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    digest = put(workspace)
+    store = DvcStore(workspace)
+    store.push(digest)
+    shutil.rmtree(workspace.store / digest)
+    store.pull(digest)
+    assert digest_tree(workspace.store / digest) == digest
 
 
 def test_a_value_that_is_not_there_is_wrong_use(workspace: Workspace) -> None:

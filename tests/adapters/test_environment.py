@@ -13,6 +13,8 @@ import pytest
 import bedside
 from bedside.adapters.environment import commit, environment
 
+pytestmark = pytest.mark.git
+
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]

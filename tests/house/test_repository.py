@@ -11,6 +11,8 @@ MOST_BYTES = 1_000_000
 SCANS = (".nii", ".gz", ".dcm", ".npy", ".npz", ".safetensors", ".onnx", ".pt", ".db", ".mha", ".nrrd")
 MACHINE = re.compile(rb"(?<![\w.])/(?:home|root|Users)/[a-z]|(?<![\w.])/work/")
 
+pytestmark = pytest.mark.git
+
 
 def committed() -> list[Path]:
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
