@@ -77,9 +77,8 @@ def main() -> None:
     print(f"{record.steps} steps of {record.seconds_per_step:.2f} s, peak memory {record.peak_memory_mb:.0f} MB")
     print(f"schedule: {[(plan.at, plan.total) for plan in record.schedule]}\n")
     print(scores(evidence) + "\n")
-    print(
-        f"missed {sum(map(len, evidence.missed.values()))}, hallucinated {sum(map(len, evidence.hallucinated.values()))}; report {report.name}"
-    )
+    missed, invented = (sum(map(len, group.values())) for group in (evidence.missed, evidence.hallucinated))
+    print(f"missed {missed}, hallucinated {invented}; report {report.name}")
     print(f"promoted: {promotion.passed}: " + " ".join(verdict.because for verdict in promotion.verdicts) + "\n")
     print("| stage | max diff | mean diff | flips | largest Dice change | p50 s | p95 s | speed | verdict |")
     print("|---" * 9 + "|")

@@ -29,7 +29,7 @@ class Mirrored(Record):
 
     Attributes:
         pushed: values handed to the store's remote; logged: runs handed to the tracker.
-        failed: sentences of what could not be mirrored; it is tried again next time.
+        failed: sentences of what could not be mirrored; all of it is tried again next time.
     """
 
     pushed: int
@@ -50,22 +50,22 @@ def mirror(config: Config, *, progress: Progress = SILENT) -> Mirrored:
     path = config.workspace.scratch / "mirrored.json"
     done = _Position.model_validate(read_json(path)) if path.exists() else _Position()
     waiting = [event for event in config.workspace.ledger.events() if event.seq > done.seq and event.action in STORED]
-    store, tracker = store_for(config), tracker_for(config)
-    pushed = logged = 0
-    if waiting:
-        progress.start("mirroring to the remote and the tracker", len(waiting))
-    for number, event in enumerate(waiting, start=1):
-        try:
-            for digest in event.outputs.values():
-                store.push(digest)
-                pushed += config.site.versioning != "off"
+    if not waiting:
+        return Mirrored(pushed=0, logged=0, failed=())
+    digests = tuple(dict.fromkeys(digest for event in waiting for digest in event.outputs.values()))
+    progress.start("mirroring to the remote and the tracker", len(waiting))
+    logged = 0
+    try:
+        store_for(config).push_all(digests)
+        tracker = tracker_for(config)
+        for number, event in enumerate(waiting, start=1):
             logged += _log(config, tracker, event)
-        except BedsideError as error:
-            return Mirrored(pushed=pushed, logged=logged, failed=(error.sentence,))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _Position(seq=event.seq).model_dump_json().encode(), doing="noting what was mirrored")
-        progress.advance(number)
-    return Mirrored(pushed=pushed, logged=logged, failed=())
+            progress.advance(number)
+    except BedsideError as error:
+        return Mirrored(pushed=0, logged=logged, failed=(error.sentence,))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, _Position(seq=waiting[-1].seq).model_dump_json().encode(), doing="noting what was mirrored")
+    return Mirrored(pushed=len(digests) if config.site.versioning != "off" else 0, logged=logged, failed=())
 
 
 def _log(config: Config, tracker: Tracker, event: Event) -> int:

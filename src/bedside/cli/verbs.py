@@ -65,10 +65,10 @@ def ingest(
     """Check scans against the contract and store those that keep it as a dataset."""
     if source is None:
         raise UsageError("Say where the scans are: bedside ingest STUDY --from FOLDER.", code="NO_SOURCE")
+    config = options.load_config(study, overrides, folder)
     from bedside.ingest.pipeline import ingest as step
     from bedside.ingest.pipeline import plan, summary
 
-    config = options.load_config(study, overrides, folder)
     with bars(quiet=json) as progress:
         if what_if:
             planned = plan(config, source, progress=progress)
@@ -89,11 +89,11 @@ def train(
     what_if: WhatIf = False,
 ) -> None:
     """Train the study's network; goes on by itself where an interrupted run stopped."""
+    config = options.load_config(study, overrides, folder)
+    found = options.find_dataset(config, dataset)
     from bedside.train.pipeline import plan
     from bedside.train.pipeline import train as step
 
-    config = options.load_config(study, overrides, folder)
-    found = options.find_dataset(config, dataset)
     if what_if:
         planned = plan(config, found)
         return show.as_json(planned) if json else show.plan(planned, verb="train")
@@ -118,14 +118,14 @@ def evaluate(
     what_if: WhatIf = False,
 ) -> None:
     """Score a model per patient and structure, with intervals, and write a report."""
+    config = options.load_config(study, overrides, folder)
+    found = options.find_model(config, model)
     from bedside.core.dataset import Dataset
     from bedside.evaluate.pipeline import digest_of
     from bedside.evaluate.pipeline import evaluate as step
     from bedside.evaluate.report import write_report
     from bedside.promote.policy import freeze
 
-    config = options.load_config(study, overrides, folder)
-    found = options.find_model(config, model)
     dataset = Dataset(found.spec.dataset, config.workspace)
     if what_if:
         planned = plans.evaluation(found, dataset, split)
@@ -209,11 +209,11 @@ def accelerate(
     what_if: WhatIf = False,
 ) -> None:
     """Try faster forms of a model on real cases; one that is not faster here, or moves a Dice, is rejected by name."""
+    config = options.load_config(study, overrides, folder)
+    found = options.find_model(config, model)
     from bedside.accelerate.pipeline import try_stages
     from bedside.core.dataset import Dataset
 
-    config = options.load_config(study, overrides, folder)
-    found = options.find_model(config, model)
     settings = config.study.accelerate
     if what_if:
         planned = plans.acceleration(found, settings)

@@ -15,6 +15,10 @@ class Store(Protocol):
         """Take the value under version and copy it to the remote."""
         ...
 
+    def push_all(self, digests: Sequence[str]) -> None:
+        """Do the same for several values at once."""
+        ...
+
     def pull(self, digest: str) -> None:
         """Bring the value's bytes back into the store."""
         ...
@@ -67,6 +71,11 @@ class MemoryStore:
         """Copy the files of a value into the dictionary."""
         root = self.folder / digest
         self.remote[digest] = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+    def push_all(self, digests: Sequence[str]) -> None:
+        """Copy the files of several values."""
+        for digest in digests:
+            self.push(digest)
 
     def pull(self, digest: str) -> None:
         """Write the files of a value back."""
@@ -151,6 +160,9 @@ class StoreOff:
     """`versioning: off`: values stay in the store."""
 
     def push(self, digest: str) -> None:
+        """Move nothing."""
+
+    def push_all(self, digests: Sequence[str]) -> None:
         """Move nothing."""
 
     def pull(self, digest: str) -> None:

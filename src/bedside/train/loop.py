@@ -55,7 +55,7 @@ class Learner:
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         decay = self.settings.weight_decay
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.settings.learning_rate, weight_decay=decay, betas=(0.9, 0.999)
+            self.net.parameters(), lr=self.settings.learning_rate, weight_decay=decay, betas=(0.9, 0.999), fused=True
         )
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")

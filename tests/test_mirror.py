@@ -1,0 +1,58 @@
+"""Claims about the mirror: it copies, it catches up, and it never fails what is done."""
+
+import shutil
+
+import pytest
+
+import bedside.mirror
+from bedside.core.config import load
+from bedside.core.errors import ResourceError
+from bedside.core.ports import MemoryStore, MemoryTracker
+from bedside.mirror import flat, mirror
+from bedside.train.pipeline import train
+
+from .train.conftest import put_dataset, write_study
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = load(write_study(tmp_path / "balls", steps=2))
+    shutil.rmtree(config.workspace.folder / "scratch", ignore_errors=True)
+    (config.workspace.folder / "site.yaml").write_text("versioning: dvc\ntracking: mlflow\nthreads: 1\n")
+    config = load(config.workspace.folder)
+    train(config, put_dataset(config.workspace, config.study.contract))
+    return config
+
+
+def test_every_stored_value_is_pushed_once_and_every_run_is_logged(config, monkeypatch):
+    store, tracker = MemoryStore(config.workspace.store), MemoryTracker()
+    monkeypatch.setattr(bedside.mirror, "store_for", lambda _: store)
+    monkeypatch.setattr(bedside.mirror, "tracker_for", lambda _: tracker)
+    first = mirror(config)
+    assert (first.pushed, first.logged, first.failed) == (3, 1, ())
+    assert set(store.remote) == set(config.workspace.digests())
+    tags = tracker.runs[0]["tags"]
+    event = config.workspace.ledger.last("trained")
+    assert tags["dataset"] == event.inputs["dataset"]
+    assert tags["environment"] == event.facts["environment"]
+    assert tags["commit"] == event.facts["commit"]
+    assert tracker.runs[0]["parameters"]["network.features"] == "4"
+    assert mirror(config).pushed == 0
+
+
+def test_a_remote_that_is_down_is_said_and_tried_again(config, monkeypatch):
+    class Down(MemoryStore):
+        def push_all(self, digests):
+            raise ResourceError("The remote does not answer.")
+
+    tracker = MemoryTracker()
+    monkeypatch.setattr(bedside.mirror, "tracker_for", lambda _: tracker)
+    monkeypatch.setattr(bedside.mirror, "store_for", lambda _: Down(config.workspace.store))
+    assert mirror(config).failed == ("The remote does not answer.",)
+    store = MemoryStore(config.workspace.store)
+    monkeypatch.setattr(bedside.mirror, "store_for", lambda _: store)
+    assert mirror(config).pushed == 3
+
+
+def test_a_tree_becomes_dotted_names():
+    assert flat({"a": {"b": [1, 2]}, "c": [{"d": None}]}) == {"a.b": "[1, 2]", "c.0.d": "None"}
