@@ -1,10 +1,10 @@
 """Claims about the mirror: it copies, it catches up, and it never fails what is done."""
 
 import shutil
+from importlib import import_module
 
 import pytest
 
-import bedside.mirror
 from bedside.core.config import load
 from bedside.core.errors import ResourceError
 from bedside.core.ports import MemoryStore, MemoryTracker
@@ -12,6 +12,8 @@ from bedside.mirror import flat, mirror
 from bedside.train.pipeline import train
 
 from .train.conftest import put_dataset, write_study
+
+MODULE = import_module("bedside.mirror")  # `bedside.mirror` itself is the function
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def config(tmp_path):
 
 def test_every_stored_value_is_pushed_once_and_every_run_is_logged(config, monkeypatch):
     store, tracker = MemoryStore(config.workspace.store), MemoryTracker()
-    monkeypatch.setattr(bedside.mirror, "store_for", lambda _: store)
-    monkeypatch.setattr(bedside.mirror, "tracker_for", lambda _: tracker)
+    monkeypatch.setattr(MODULE, "store_for", lambda _: store)
+    monkeypatch.setattr(MODULE, "tracker_for", lambda _: tracker)
     first = mirror(config)
     assert (first.pushed, first.logged, first.failed) == (3, 1, ())
     assert set(store.remote) == set(config.workspace.digests())
@@ -46,11 +48,11 @@ def test_a_remote_that_is_down_is_said_and_tried_again(config, monkeypatch):
             raise ResourceError("The remote does not answer.")
 
     tracker = MemoryTracker()
-    monkeypatch.setattr(bedside.mirror, "tracker_for", lambda _: tracker)
-    monkeypatch.setattr(bedside.mirror, "store_for", lambda _: Down(config.workspace.store))
+    monkeypatch.setattr(MODULE, "tracker_for", lambda _: tracker)
+    monkeypatch.setattr(MODULE, "store_for", lambda _: Down(config.workspace.store))
     assert mirror(config).failed == ("The remote does not answer.",)
     store = MemoryStore(config.workspace.store)
-    monkeypatch.setattr(bedside.mirror, "store_for", lambda _: store)
+    monkeypatch.setattr(MODULE, "store_for", lambda _: store)
     assert mirror(config).pushed == 3
 
 

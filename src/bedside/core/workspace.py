@@ -1,5 +1,6 @@
 """A study folder on disk: ledger, content-addressed store, quarantine, reports."""
 
+import fcntl
 import json
 import os
 import re
@@ -54,14 +55,33 @@ class Workspace:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A fresh folder on the store's disk, removed at the end; fill it and hand it to `put`."""
+        """A fresh folder on the store's disk, removed at the end; fill it and hand it to `put`.
+
+        What a killed process left is removed on the way: a staging folder is in use as long as its maker holds the lock on it.
+        """
         with disk_errors("making room in the store"):
             self.store.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=self.store, prefix=".staging-"))
+            folder, lock = self._reserve()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+    def _reserve(self) -> tuple[Path, int]:
+        """Make a locked staging folder; the lock on the store keeps another process from seeing it before it is locked."""
+        store = os.open(self.store, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(store, fcntl.LOCK_EX)
+            for old in self.store.glob(".staging-*"):
+                if _is_abandoned(old):
+                    shutil.rmtree(old, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(dir=self.store, prefix=".staging-"))
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            os.close(store)
+        return folder, lock
 
     def put(self, staged: Path) -> str:
         """Move a staged folder into the store and return its digest; putting the same content twice is a no-op.
@@ -126,6 +146,21 @@ class Workspace:
     def exists(self) -> bool:
         """Whether anything was done here yet."""
         return self.ledger.path.exists()
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether nobody holds the lock of a staging folder any more."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # put away or removed a moment ago
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def read_json(path: Path) -> object:
