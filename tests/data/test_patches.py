@@ -57,7 +57,7 @@ def test_space_moves_image_and_label_together():
     label = (((grid - 11.5) ** 2 / np.array([36, 16, 64])[:, None, None, None]).sum(0) < 1).astype(np.uint8)
     images = torch.from_numpy(np.stack([label[None].astype(np.float32)] * 8))
     labels = torch.from_numpy(np.stack([label] * 8))
-    changes = draw_changes(Augmentation(probability=0), 8, (24, 24, 24), np.random.default_rng(1))
+    changes = draw_changes(Augmentation(probability=0, space=1), 8, (24, 24, 24), np.random.default_rng(1))
     moved, moved_labels = augment(images, labels, changes)
     assert not torch.equal(moved_labels, labels)
     overlap = ((moved[:, 0] > 0.5) & (moved_labels == 1)).sum() * 2 / ((moved[:, 0] > 0.5).sum() + (moved_labels == 1).sum())
@@ -84,3 +84,12 @@ def test_each_intensity_change_changes_the_image_and_not_the_label(field):
     assert not torch.allclose(changed, images, atol=1e-3)
     assert torch.isfinite(changed).all()
     assert torch.equal(same, labels)
+
+
+def test_patches_that_are_not_moved_keep_their_values_exactly():
+    images = torch.randn(16, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(16, 8, 8, 8, dtype=torch.uint8)
+    changes = draw_changes(Augmentation(probability=0, space=0.5, flip=False), 16, (8, 8, 8), np.random.default_rng(2))
+    moved, _ = augment(images, labels, changes)
+    kept = [bool(torch.allclose(a, b, atol=1e-5)) for a, b in zip(moved, images, strict=True)]
+    assert 3 < sum(kept) < 13

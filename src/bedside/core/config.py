@@ -103,6 +103,8 @@ class Augmentation(Record):
     """Random changes to training patches. Every value is a largest amount; 0 turns the change off.
 
     Attributes:
+        space: chance that a patch is rotated, scaled and shifted at all. Below 1 a model also learns from voxels that no
+            interpolation has smoothed, which is how it meets images afterwards.
         rotate_degrees: rotation about each axis.
         scale: relative change of size.
         translate: shift as a fraction of the patch.
@@ -113,6 +115,7 @@ class Augmentation(Record):
         probability: chance of each intensity change for a patch.
     """
 
+    space: Annotated[float, Field(ge=0, le=1)] = 0.6
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.15
     translate: Annotated[float, Field(ge=0, lt=1)] = 0.05

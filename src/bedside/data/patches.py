@@ -127,20 +127,28 @@ def _draw_affine(settings: Augmentation, batch: int, patch: Patch, rng: np.rando
     half = np.array(patch, dtype=np.float64)[::-1] / 2
     result = np.zeros((batch, 3, 4))
     for item in range(batch):
-        matrix = np.eye(3)
-        for axis in range(3):
-            angle = np.deg2rad(rng.uniform(-1, 1) * settings.rotate_degrees)
-            first, second = [other for other in range(3) if other != axis]
-            turn = np.eye(3)
-            turn[first, first] = turn[second, second] = np.cos(angle)
-            turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-            matrix = matrix @ turn
-        matrix *= 1 + rng.uniform(-1, 1) * settings.scale
+        matrix, shift = np.eye(3), np.zeros(3)
+        if rng.random() < settings.space:
+            matrix = _rotation(rng.uniform(-1, 1, 3) * np.deg2rad(settings.rotate_degrees))
+            matrix *= 1 + rng.uniform(-1, 1) * settings.scale
+            shift = rng.uniform(-1, 1, 3) * settings.translate * 2
         if settings.flip and rng.random() < 0.5:
             matrix[:, 2] *= -1  # torch orders coordinates (k, j, i): the first voxel axis comes last
         result[item, :, :3] = matrix * half[np.newaxis, :] / half[:, np.newaxis]
-        result[item, :, 3] = rng.uniform(-1, 1, 3) * settings.translate * 2
+        result[item, :, 3] = shift
     return result.astype(np.float32)
+
+
+def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Product of the rotations about the three axes, (3, 3)."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = [other for other in range(3) if other != axis]
+        turn = np.eye(3)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    return matrix
 
 
 def augment(images: torch.Tensor, labels: torch.Tensor, changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
