@@ -39,10 +39,10 @@ demo: $(STAMP)  ## the whole chain on a phantom cohort, a few minutes
 	$(BIN)/bedside demo
 
 test: $(STAMP)  ## the test suite
-	$(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not slow"
 
 test-all: $(STAMP)  ## the test suite with the tests that take minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 
 lint: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
