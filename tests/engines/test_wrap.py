@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.data.patches import Example, PatchSampler
-from bedside.engines.wrap import FLOOR, SlidingWindow, importance, window_corners
+from bedside.engines.wrap import FLOOR, MirrorAverage, SlidingWindow, importance, window_corners
 
 shapes = st.tuples(*[st.integers(1, 14)] * 3)
 patches = st.tuples(*[st.integers(1, 9)] * 3)
@@ -143,3 +143,20 @@ def test_an_empty_window_or_batch_is_wrong_use():
         SlidingWindow(affine_map, (4, 0, 4), 0.5)
     with pytest.raises(UsageError):
         SlidingWindow(affine_map, (4, 4, 4), 0.5, batch=0)
+
+
+def test_a_mirrored_volume_gets_the_mirrored_answer_exactly():
+    def lopsided(array):
+        return np.cumsum(array, axis=1, dtype=np.float32)
+
+    average = MirrorAverage(lopsided)
+    array = np.random.default_rng(0).normal(size=(1, 6, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(average(array[:, ::-1]), average(array)[:, ::-1])
+    assert not np.array_equal(lopsided(array[:, ::-1]), lopsided(array)[:, ::-1])
+
+
+def test_a_window_that_does_not_know_sides_is_not_changed_by_mirroring():
+    array = np.random.default_rng(0).normal(size=(2, 7, 5, 4)).astype(np.float32)
+    found = MirrorAverage(np.tanh)(array)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.tanh(array), rtol=1e-6)

@@ -170,6 +170,8 @@ class Evaluate(Record):
     Attributes:
         surface_tolerance_mm: of the surface Dice.
         overlap: of neighbouring windows, as a fraction of the patch.
+        mirror: average each prediction over the image and its left-right mirror image, which takes twice as long; for models
+            trained with train.augment.flip.
         confidence: of the intervals.
         resamples: of the bootstrap, over patients.
         seed: of the bootstrap.
@@ -177,6 +179,7 @@ class Evaluate(Record):
 
     surface_tolerance_mm: PositiveMm = 1.0
     overlap: Fraction = 0.5
+    mirror: bool = False
     confidence: Probability = 0.95
     resamples: Annotated[int, Field(ge=100)] = 2000
     seed: int = 0

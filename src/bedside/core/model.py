@@ -43,6 +43,7 @@ class ModelSpec(Record):
         preprocessing: what is done to it.
         patch: (I, J, K) voxels of one window.
         overlap: of neighbouring windows at prediction, as a fraction of the patch.
+        mirror: whether predictions are averaged over the volume and its left-right mirror image.
         in_channels, out_channels: of the network.
         dataset, run: digests of what it was trained on and by; `study_digest`: of the resolved study.
         parent: digest of the model it was made from ("" for a trained one).
@@ -57,6 +58,7 @@ class ModelSpec(Record):
     preprocessing: Preprocessing
     patch: tuple[int, int, int]
     overlap: float
+    mirror: bool = False
     in_channels: int
     out_channels: int
     dataset: str

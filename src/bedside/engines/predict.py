@@ -1,6 +1,6 @@
 """The one path from a case to an answer: contract, preprocessing, windows, back to the case's own grid, decision."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from bedside.core.record import Part
 from bedside.core.registry import registry
 from bedside.core.task import Engine, FloatArray, Task
 from bedside.data.transforms import prepare
-from bedside.engines.wrap import SlidingWindow
+from bedside.engines.wrap import MirrorAverage, SlidingWindow
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CasePredictor:
 
     model: Model
     task: Task
-    window: SlidingWindow
+    window: Callable[[FloatArray], FloatArray]
 
     def __call__(self, case: Case) -> Prediction:
         """Predict one case; only its image is looked at.
@@ -63,13 +63,16 @@ class CasePredictor:
         return prediction, output
 
 
-def open_model(model: Model, *, engine: Part | None = None, overlap: float | None = None) -> CasePredictor:
+def open_model(
+    model: Model, *, engine: Part | None = None, overlap: float | None = None, mirror: bool | None = None
+) -> CasePredictor:
     """Load a model and return what predicts with it.
 
     Args:
         model: from the store; its bytes are hashed again here.
         engine: what computes; default: the engine that the model names.
         overlap: of neighbouring windows, as a fraction of the patch; default: what the model names.
+        mirror: average over the volume and its left-right mirror image; default: what the model names.
 
     Raises:
         IntegrityError: the model's bytes have changed.
@@ -81,7 +84,9 @@ def open_model(model: Model, *, engine: Part | None = None, overlap: float | Non
     task = cast("Task", _part("task", spec.task))
     forward = cast("Engine", chosen).forward(model)
     fraction = spec.overlap if overlap is None else overlap
-    return CasePredictor(model, task, SlidingWindow(forward, spec.patch, fraction, task.activate))
+    window = SlidingWindow(forward, spec.patch, fraction, task.activate)
+    mirrored = spec.mirror if mirror is None else mirror
+    return CasePredictor(model, task, MirrorAverage(window) if mirrored else window)
 
 
 def _part(kind: str, settings: Mapping[str, JsonValue]) -> Part:

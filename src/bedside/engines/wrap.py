@@ -132,3 +132,24 @@ def window_corners(size: Shape, patch: Shape, overlap: float) -> list[Corner]:
 def _slices(corner: Corner, patch: Shape) -> tuple[slice, slice, slice]:
     i, j, k = (slice(start, start + length) for start, length in zip(corner, patch, strict=True))
     return i, j, k
+
+
+@dataclass(frozen=True)
+class MirrorAverage:
+    """Averages what a window says of a volume and of its mirror image, turned back; twice the work.
+
+    Sound where left and right carry the same answer: for models that were trained with flips along the same axis.
+
+    Attributes:
+        window: computes (C_out, I, J, K) of (C_in, I, J, K).
+        axis: voxel axis that is mirrored, 0 for the first (left-right in the network's axes).
+    """
+
+    window: Callable[[FloatArray], FloatArray]
+    axis: int = 0
+
+    def __call__(self, array: FloatArray) -> FloatArray:
+        """Compute (C_out, I, J, K) float32 of (C_in, I, J, K)."""
+        mirrored = np.ascontiguousarray(np.flip(array, self.axis + 1))
+        back = np.flip(self.window(mirrored), self.axis + 1)
+        return np.asarray((self.window(array) + back) * np.float32(0.5))

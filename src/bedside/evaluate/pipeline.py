@@ -56,7 +56,7 @@ def evaluate(
     _check(model, cases)
     from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
-    predict = open_model(model, engine=engine, overlap=settings.overlap)
+    predict = open_model(model, engine=engine, overlap=settings.overlap, mirror=settings.mirror or None)
     return evaluate_predictor(predict, model, cases, settings=settings, engine=engine, progress=progress)
 
 
@@ -149,6 +149,7 @@ def _evidence(
     failed: dict[str, JsonValue] = {case.case: case.failed for case in measured if case.failed}
     how: dict[str, JsonValue] = {
         **settings.model_dump(mode="json"),
+        "mirror": settings.mirror or model.spec.mirror,
         "study": model.spec.study,
         "structures": list(scoring.structures),
         "cases": len(measured),

@@ -195,6 +195,7 @@ def _spec(study: Study, dataset: Dataset, sitting: Sitting, run: str) -> ModelSp
         preprocessing=study.preprocess,
         patch=study.train.patch,
         overlap=study.evaluate.overlap,
+        mirror=study.evaluate.mirror,
         in_channels=sitting.examples[0].image.shape[0],
         out_channels=task.out_channels(study.contract),
         dataset=dataset.digest,
