@@ -5,9 +5,13 @@ from importlib import import_module
 
 import pytest
 
-from bedside.core.config import load
+from bedside.core.config import Evaluate, load
+from bedside.core.dataset import Dataset
 from bedside.core.errors import ResourceError
+from bedside.core.model import Model
 from bedside.core.ports import MemoryStore, MemoryTracker
+from bedside.evaluate.pipeline import evaluate
+from bedside.evaluate.report import write_report
 from bedside.mirror import flat, mirror
 from bedside.train.pipeline import train
 
@@ -58,3 +62,22 @@ def test_a_remote_that_is_down_is_said_and_tried_again(config, monkeypatch):
 
 def test_a_tree_becomes_dotted_names():
     assert flat({"a": {"b": [1, 2]}, "c": [{"d": None}]}) == {"a.b": "[1, 2]", "c.0.d": "None"}
+
+
+def test_an_evaluation_is_logged_with_the_commit_of_its_own_model(config, monkeypatch):
+    tracker = MemoryTracker()
+    monkeypatch.setattr(MODULE, "store_for", lambda _: MemoryStore(config.workspace.store))
+    monkeypatch.setattr(MODULE, "tracker_for", lambda _: tracker)
+    event = config.workspace.ledger.last("trained")
+    dataset = Dataset(event.inputs["dataset"], config.workspace)
+    evidence = evaluate(Model(event.outputs["model"], config.workspace), dataset.cases("test"), settings=Evaluate(resamples=100))
+    report = write_report(evidence, config.workspace)
+    other = {**event.facts, "commit": "another", "key": "another"}
+    config.workspace.ledger.append("trained", outputs={"run": event.outputs["run"], "model": "e" * 64}, facts=other)
+    monkeypatch.setattr(MODULE, "_log_training", lambda *_: None)
+    monkeypatch.setattr(MemoryStore, "push_all", lambda *_: None)
+    assert mirror(config).failed == ()
+    (logged,) = tracker.runs
+    assert logged["tags"]["commit"] == event.facts["commit"]
+    assert report in logged["files"]
+    assert logged["metrics"]["test.dice.mean"] == pytest.approx(evidence.summaries["dice"]["mean"].mean)

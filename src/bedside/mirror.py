@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from bedside.adapters.site import store_for, tracker_for
 from bedside.core.config import Config
+from bedside.core.custody import lineage
 from bedside.core.errors import BedsideError
 from bedside.core.evidence import Evidence
 from bedside.core.files import write_atomic
@@ -112,9 +113,10 @@ def _log_evaluation(config: Config, tracker: Tracker, event: Event) -> None:
         for metric, row in evidence.summaries.items()
         for label, interval in row.items()
     }
-    made = config.workspace.ledger.last("trained")
-    commit = str(made.facts.get("commit", "")) if made else ""
-    environment = str(made.facts.get("environment", "")) if made else ""
+    history = lineage(config.workspace.ledger.events(), evidence.model)
+    trained = next((made for made in reversed(history) if made.action == "trained"), None)
+    commit = str(trained.facts.get("commit", "")) if trained else ""
+    environment = str(trained.facts.get("environment", "")) if trained else ""
     tags = {
         "commit": commit,
         "environment": environment,

@@ -171,6 +171,7 @@ def history(value: "History") -> None:
         out.print(f"{value.subject[:12]} goes back to {len(value.scans)} received scans and masks")
     out.print(f"stored values hashed again: {value.checked} unchanged, {len(value.absent)} not here")
     out.print(f"head {value.chain.head}")
+    out.print(value.chain.note)
     out.print(f"verify: {value.chain}")
 
 
