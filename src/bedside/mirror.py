@@ -13,7 +13,7 @@ from bedside.adapters.site import store_for, tracker_for
 from bedside.core.config import Config
 from bedside.core.custody import lineage
 from bedside.core.errors import BedsideError
-from bedside.core.evidence import Evidence
+from bedside.core.evidence import load_evidence
 from bedside.core.files import write_atomic
 from bedside.core.ledger import Event
 from bedside.core.ports import Tracker
@@ -107,7 +107,7 @@ def _log_training(config: Config, tracker: Tracker, event: Event) -> None:
 
 def _log_evaluation(config: Config, tracker: Tracker, event: Event) -> None:
     digest = event.outputs["evidence"]
-    evidence = Evidence.model_validate(read_json(config.workspace.get(digest) / "evidence.json"))
+    evidence = load_evidence(config.workspace, digest)
     metrics = {
         f"{evidence.split}.{metric}.{label}": interval.mean
         for metric, row in evidence.summaries.items()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bedside.core.config import Evaluate
-from bedside.evaluate.pipeline import digest_of, evaluate, load_evidence
+from bedside.core.evidence import load_evidence
+from bedside.evaluate.pipeline import digest_of, evaluate
 from bedside.evaluate.report import write_report
 
 

@@ -167,8 +167,7 @@ def promote(
     what_if: WhatIf = False,
 ) -> None:
     """Put a model into production if every gate lets it through; a refusal exits 5."""
-    from bedside.core.evidence import Evidence
-    from bedside.core.workspace import read_json
+    from bedside.core.evidence import load_evidence
     from bedside.promote import release
     from bedside.promote.pipeline import judge
     from bedside.promote.pipeline import promote as step
@@ -181,8 +180,7 @@ def promote(
         event = release.rollback(config.workspace, reason=reason or "not stated")
         return show.as_json(event) if json else typer.echo(f"model {event.inputs['model'][:12]} is in production again")
     found = options.find_model(config, model)
-    stored = config.workspace.get(evidence_digest(config, found.digest))
-    evidence = Evidence.model_validate(read_json(stored / "evidence.json"))
+    evidence = load_evidence(config.workspace, evidence_digest(config, found.digest))
     decision = (judge if what_if else step)(found, evidence, config.promote)
     if json:
         show.as_json(decision)

@@ -2,10 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, ValidationError
 
-from bedside.core.errors import UsageError
+from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.record import Record
+from bedside.core.workspace import Workspace, read_json
+
+EVIDENCE_FILE = "evidence.json"
 
 
 class Interval(Record):
@@ -83,6 +86,18 @@ class Evidence(Record):
                 "The two models were not scored on the same patients; a paired comparison needs that.", code="UNPAIRED"
             )
         return {label: {patient: value - theirs[label][patient] for patient, value in row.items()} for label, row in mine.items()}
+
+
+def load_evidence(workspace: Workspace, digest: str) -> Evidence:
+    """Read evidence back from the store.
+
+    Raises:
+        IntegrityError: it is not there, has changed, or is not evidence.
+    """
+    try:
+        return Evidence.model_validate(read_json(workspace.get(digest) / EVIDENCE_FILE))
+    except ValidationError as error:
+        raise IntegrityError(f"{digest[:12]} is not evidence: its {EVIDENCE_FILE} does not fit.", code="NOT_EVIDENCE") from error
 
 
 class Verdict(Record):

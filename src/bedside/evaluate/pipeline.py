@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from bedside.core.config import Evaluate
 from bedside.core.dataset import CaseSequence
 from bedside.core.digest import canonical_json, digest_bytes, digest_json
-from bedside.core.errors import IntegrityError, UsageError, disk_errors
-from bedside.core.evidence import Evidence
+from bedside.core.errors import UsageError, disk_errors
+from bedside.core.evidence import EVIDENCE_FILE, Evidence
 from bedside.core.files import write_atomic
 from bedside.core.ledger import Event, Ledger
 from bedside.core.model import Model
@@ -23,11 +23,9 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Part
 from bedside.core.registry import registry
 from bedside.core.task import Predictor, Task
-from bedside.core.workspace import Workspace, read_json
+from bedside.core.workspace import Workspace
 from bedside.evaluate.album import Album
 from bedside.evaluate.measure import DEFAULTS, MEAN, CaseScores, Scoring, measure, patient_scores, summarise
-
-FILE = "evidence.json"
 
 
 def evaluate(
@@ -87,26 +85,14 @@ def evaluate_predictor(
 
 def digest_of(evidence: Evidence) -> str:
     """The digest under which this evidence is, or will be, in the store: that of a folder with `evidence.json` in it."""
-    return digest_json({FILE: digest_bytes(encoded(evidence))})
+    return digest_json({EVIDENCE_FILE: digest_bytes(encoded(evidence))})
 
 
 def store_evidence(workspace: Workspace, evidence: Evidence) -> str:
     """Put the evidence into the store as canonical JSON and return its digest."""
     with workspace.staging() as staged:
-        write_atomic(staged / FILE, encoded(evidence), doing="storing the evidence")
+        write_atomic(staged / EVIDENCE_FILE, encoded(evidence), doing="storing the evidence")
         return workspace.put(staged)
-
-
-def load_evidence(workspace: Workspace, digest: str) -> Evidence:
-    """Read evidence back from the store.
-
-    Raises:
-        IntegrityError: it is not there, has changed, or is not evidence.
-    """
-    try:
-        return Evidence.model_validate(read_json(workspace.get(digest) / FILE))
-    except ValidationError as error:
-        raise IntegrityError(f"{digest[:12]} is not evidence: its {FILE} does not fit.", code="NOT_EVIDENCE") from error
 
 
 def encoded(evidence: Evidence) -> bytes:

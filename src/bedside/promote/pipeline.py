@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from typing import cast
 
-from pydantic import ValidationError
-
 from bedside.core.config import Promote
 from bedside.core.digest import canonical_json
 from bedside.core.errors import IntegrityError, UsageError
-from bedside.core.evidence import Evidence, Verdict
+from bedside.core.evidence import Evidence, Verdict, load_evidence
 from bedside.core.ledger import Event, Verification
 from bedside.core.model import Model
 from bedside.core.record import Record
 from bedside.core.task import Gate
-from bedside.core.workspace import Workspace, read_json
+from bedside.core.workspace import Workspace
 from bedside.promote.release import Release, production_at, production_now, rollback
 
 __all__ = ["Given", "Promotion", "judge", "newest_evidence", "production_at", "production_now", "promote", "rollback"]
@@ -128,15 +126,8 @@ def _newest(workspace: Workspace, history: tuple[Event, ...], model: str, *, dat
     for event in reversed(history):
         where = event.inputs.get("model"), event.inputs.get("dataset"), event.facts.get("split")
         if event.action == "evaluated" and where == (model, dataset, split):
-            return _load(workspace, event.outputs["evidence"])
+            return load_evidence(workspace, event.outputs["evidence"])
     return None
-
-
-def _load(workspace: Workspace, digest: str) -> Evidence:
-    try:
-        return Evidence.model_validate(read_json(workspace.get(digest) / "evidence.json"))
-    except ValidationError as error:
-        raise IntegrityError(f"{digest[:12]} is not evidence: its evidence.json does not fit.", code="NOT_EVIDENCE") from error
 
 
 def _recorded(workspace: Workspace, history: tuple[Event, ...], model: Model, evidence: Evidence) -> str:
@@ -149,7 +140,7 @@ def _recorded(workspace: Workspace, history: tuple[Event, ...], model: Model, ev
     wanted = canonical_json(evidence.model_dump(mode="json"))
     for event in reversed(history):
         if event.action == "evaluated" and event.inputs.get("model") == model.digest:
-            stored = _load(workspace, event.outputs["evidence"])
+            stored = load_evidence(workspace, event.outputs["evidence"])
             if canonical_json(stored.model_dump(mode="json")) == wanted:
                 return event.outputs["evidence"]
     raise UsageError(
