@@ -12,20 +12,9 @@ from bedside.core.digest import digest_file, digest_json
 from bedside.core.errors import UsageError
 from bedside.core.volume import Volume
 from bedside.formats.dicom import read_folder
-from bedside.formats.dicom_write import SeriesIdentity, write_series
+from bedside.formats.dicom_write import write_series
 
-IDENTITY = SeriesIdentity.of("P1", "1", manufacturer="ACME^Imaging", model="Ray 1")
-
-
-def only(folder):
-    reading = read_folder(folder)
-    assert [entry.sentence for entry in reading.refused] == []
-    (found,) = reading.found
-    return found
-
-
-def codes(folder):
-    return {refused.code for refused in read_folder(folder).refused}
+from .reading import IDENTITY, codes, only
 
 
 def turn(angles):

@@ -9,18 +9,7 @@ from bedside.formats.dicom import read_folder
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.formats.gate import Limits
 
-IDENTITY = SeriesIdentity.of("P1", "1", manufacturer="ACME^Imaging", model="Ray 1")
-
-
-def only(folder):
-    reading = read_folder(folder)
-    assert [entry.sentence for entry in reading.refused] == []
-    (found,) = reading.found
-    return found
-
-
-def codes(folder):
-    return {refused.code for refused in read_folder(folder).refused}
+from .reading import codes, only
 
 
 def set_on(slice_index, **values):
