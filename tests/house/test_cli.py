@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from bedside.cli.verbs import app
+from bedside.cli.app import application
 
-VERBS = sorted(get_command(app).commands)
+VERBS = sorted(get_command(application()).commands)
 HEAVY = {
     "torch",
     "monai",
@@ -55,7 +55,7 @@ def test_every_verb_has_help_that_says_more_than_its_name(answers: dict, verb: s
     assert code == 0
     assert "Usage: bedside" in text
     assert len(text) > 200
-    command = get_command(app).commands[verb]
+    command = get_command(application()).commands[verb]
     assert command.help
     assert all(getattr(parameter, "help", None) for parameter in command.params if parameter.name != "help"), (
         "an option has no help"

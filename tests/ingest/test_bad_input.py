@@ -11,11 +11,11 @@ import pytest
 
 from bedside.core.config import Source
 from bedside.core.errors import UsageError
+from bedside.core.identity import Identity
 from bedside.core.volume import Volume
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.ingest.assess import Rules, outcomes
 from bedside.ingest.discover import Discovery, discover
-from bedside.ingest.identity import Identity
 from bedside.ingest.pipeline import ingest
 
 GRID = np.diag([-1.0, -1.5, 2.0, 1.0])

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bedside.core.errors import UsageError
+from bedside.core.identity import KEY_VARIABLE, Identity
 from bedside.core.volume import Volume
 from bedside.formats.dicom_write import SeriesIdentity, write_series
-from bedside.ingest.identity import KEY_VARIABLE, Identity
 from bedside.ingest.pipeline import ingest
 
 KEEP = Identity("keep")

@@ -16,13 +16,13 @@ def main() -> None:
 
 def run() -> int:
     """Run the command line and return its exit code."""
-    from bedside.cli.verbs import app
+    from bedside.cli.app import application
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
         with disk_errors("writing a result"):
-            app(prog_name="bedside")
+            application()(prog_name="bedside")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except BedsideError as error:

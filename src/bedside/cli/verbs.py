@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from bedside.cli import options, plans, show
+from bedside.cli.app import HERE, app, mirrored
 from bedside.cli.bars import bars
 from bedside.cli.options import DatasetName, Folder, Json, ModelName, Overrides, StudyPath, WhatIf
 from bedside.core.errors import GateRefused, UsageError
@@ -14,43 +15,6 @@ from bedside.core.errors import GateRefused, UsageError
 if TYPE_CHECKING:
     from bedside.core.config import Config
     from bedside.promote.pipeline import Promotion
-
-HERE = Path("study.yaml")
-app = typer.Typer(
-    name="bedside",
-    help="Medical images from the scanner to a decision at the bedside, every step provable.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from bedside import __version__
-
-        typer.echo(f"bedside {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-) -> None:
-    """Medical images from the scanner to a decision at the bedside, every step provable.
-
-    Exit codes: 0 yes; 1 a defect of ours; 2 wrong use; 3 input rejected; 4 integrity broken; 5 a gate refused; 6 out of disk,
-    memory or a limit; 7 unsafe artefact or not authorised; 8 interrupted, resumable.
-    """
-
-
-def _mirror(config: "Config", *, quiet: bool) -> None:
-    from bedside.mirror import mirror
-
-    with bars(quiet=quiet) as progress:
-        show.mirrored(mirror(config, progress=progress))
 
 
 @app.command()
@@ -74,7 +38,7 @@ def ingest(
             planned = plan(config, source, progress=progress)
             return show.as_json(planned) if json else show.plan(planned, verb="ingest")
         dataset = step(config, source, progress=progress)
-    _mirror(config, quiet=json)
+    mirrored(config, quiet=json)
     return show.as_json(summary(dataset)) if json else show.dataset(dataset)
 
 
@@ -99,7 +63,7 @@ def train(
         return show.as_json(planned) if json else show.plan(planned, verb="train")
     with bars(quiet=json) as progress:
         run = step(config, found, progress=progress, fresh=fresh)
-    _mirror(config, quiet=json)
+    mirrored(config, quiet=json)
     if json:
         return show.as_json({"run": run.digest, "model": run.model, **run.record.model_dump(mode="json")})
     return show.run(run)
@@ -135,7 +99,7 @@ def evaluate(
         evidence = step(found, dataset.cases(split), settings=config.study.evaluate, progress=progress)
     digest = digest_of(evidence)
     report = write_report(evidence, config.workspace)
-    _mirror(config, quiet=json)
+    mirrored(config, quiet=json)
     if json:
         return show.as_json({"evidence": digest, "report": str(report), **evidence.model_dump(mode="json")})
     show.evidence(evidence, digest)
@@ -219,7 +183,7 @@ def accelerate(
     cases = Dataset(found.spec.dataset, config.workspace).cases("calibrate", limit=settings.cases)
     with bars(quiet=json) as progress:
         table = try_stages(found, cases, settings=settings, progress=progress)
-    _mirror(config, quiet=json)
+    mirrored(config, quiet=json)
     if json:
         return show.as_json(table)
     show.acceleration(table)

@@ -23,6 +23,7 @@ class Case:
         clinical: name to value.
         site: where it was taken, or "" when unknown.
         scanner: manufacturer and model, or "" when unknown.
+        acquisition: facts about the picture, by the keys of `core.dataset.ACQUISITION`.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Case:
     clinical: Mapping[str, ClinicalValue] = field(default_factory=lambda: MappingProxyType({}))
     site: str = ""
     scanner: str = ""
+    acquisition: Mapping[str, ClinicalValue] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def image(self) -> Volume:

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from bedside.core import yaml_tree
 from bedside.core.contract import Contract, PositiveMm
+from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_json
 from bedside.core.errors import ConfigError, Problem, UsageError
 from bedside.core.model import Preprocessing
@@ -78,11 +79,19 @@ class Source(Record):
         labels: folder with one NIfTI mask per case, of the same relative name; None: no masks.
         identity: "pseudonym" replaces patient ids by a keyed hash (key from BEDSIDE_KEY); "keep" uses the id or file name as
             it is, for data without persons behind it.
+        clinical: CSV file with one row per patient, its columns as in `contract.clinical`; None: no clinical values.
+        site: name of the hospital for every case; "" when unknown.
+        resample: put slices at unequal distances on a regular grid instead of refusing them; the record says so.
+        deidentify: what of a header may be kept, and what a person has decided about pixels.
     """
 
     images: str = "images"
     labels: str | None = "labels"
     identity: Literal["pseudonym", "keep"] = "pseudonym"
+    clinical: str | None = None
+    site: str = ""
+    resample: bool = False
+    deidentify: Deidentification = Deidentification()
 
 
 class Split(Record):
@@ -254,6 +263,12 @@ class Site(Record):
         tracking: "mlflow" mirrors every run; "off" does not.
         tracking_uri: of the MLflow server; None: sqlite in the study folder.
         threads: processor threads to use; None: those this process may run on.
+        executor: where ingest works: "processes" (limited children of this one), "inline" (this process), "slurm" (a Dask cluster
+            of SLURM jobs) or the address of a Dask scheduler ("tcp://host:8786").
+        processes: how many workers; None: one per processor this process may run on.
+        worker_memory_gb: of each worker beyond what it needs to start; an item that needs more is refused.
+        worker_seconds: for one item; one that takes longer is refused.
+        encrypt: keep received scans, masks and refused files encrypted at rest; the key comes from BEDSIDE_STORE_KEY.
     """
 
     versioning: Literal["dvc", "off"] = "dvc"
@@ -261,6 +276,11 @@ class Site(Record):
     tracking: Literal["mlflow", "off"] = "mlflow"
     tracking_uri: str | None = None
     threads: PositiveInt | None = None
+    executor: Annotated[str, Field(pattern=r"^(processes|inline|slurm|(tcp|tls)://[A-Za-z0-9_.:\[\]-]+)$")] = "processes"
+    processes: PositiveInt | None = None
+    worker_memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    worker_seconds: Annotated[float, Field(gt=0)] = 300.0
+    encrypt: bool = False
 
 
 @dataclass(frozen=True)

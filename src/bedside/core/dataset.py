@@ -18,6 +18,32 @@ from bedside.core.workspace import Workspace, read_json
 
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 FORMAT = 1
+ACQUISITION = (
+    "body_part",
+    "manufacturer",
+    "model",
+    "kernel",
+    "kvp",
+    "field_strength_t",
+    "slice_thickness_mm",
+    "plane",
+    "sex",
+    "age_years",
+    "echo_time_ms",
+    "repetition_time_ms",
+    "contrast_agent",
+    "institution",
+    "face",
+)
+"""What a case's acquisition may say, each name once for readers, contracts and reports: DICOM's values in lower-case words or
+numbers. `age_years` is 90 for everybody older; `institution` is a keyed pseudonym; `face` is "recognizable" or "removed"."""
+
+
+class FrameRecord(Record):
+    """The grid in which a scanner wrote a volume that is stored on another one; see `core.volume.Frame`."""
+
+    affine: tuple[tuple[float, float, float, float], ...]
+    shape: tuple[int, int, int]
 
 
 class VolumeRecord(Record):
@@ -29,6 +55,9 @@ class VolumeRecord(Record):
         shape: (C, I, J, K).
         source: digest of the received bytes (of a file, or of the table of a series' files).
         geometry: where the affine came from: "sform", "qform", "dicom".
+        frame: the scanner's own grid, where the volume was brought to another one.
+        labels: of a mask: digest of the label map whose training ids it holds (`Contract.label_map_digest`).
+        held_by: digest of the earlier dataset version in whose folder the file lies; "" when it lies in this one's.
     """
 
     file: str
@@ -36,6 +65,9 @@ class VolumeRecord(Record):
     shape: tuple[int, int, int, int]
     source: str
     geometry: str
+    frame: FrameRecord | None = None
+    labels: str = ""
+    held_by: str = ""
 
 
 class CaseRecord(Record):
@@ -47,6 +79,8 @@ class CaseRecord(Record):
     clinical: dict[str, ClinicalValue] = Field(default_factory=dict)
     site: str = ""
     scanner: str = ""
+    acquisition: dict[str, ClinicalValue] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Splits(Record):
@@ -174,7 +208,7 @@ class CaseSequence(Sequence[Case]):
 
     def _case(self, record: CaseRecord) -> Case:
         volumes = {role: stored_volume(self.dataset.folder, volume) for role, volume in record.volumes.items()}
-        return Case(record.id, record.patient, volumes, record.clinical, record.site, record.scanner)
+        return Case(record.id, record.patient, volumes, record.clinical, record.site, record.scanner, record.acquisition)
 
 
 def stored_volume(folder: Path, record: VolumeRecord) -> Volume:

@@ -1,8 +1,9 @@
 """Protocols for outside systems, each with a fake that behaves like it in memory (for tests of plug-in authors too)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -52,11 +53,29 @@ class Scheduler(Protocol):
         ...
 
 
-class Executor(Protocol):
-    """Applies a function to many items, possibly in other processes, keeping their order."""
+@dataclass(frozen=True)
+class Lost:
+    """Stands where the result of an item would, when the process that worked on it gave none.
 
-    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-        """Yield `function(item)` for every item, in order."""
+    Attributes:
+        why: it "died" (a native decoder's fault, a kill), ran out of "memory", or took more than its "time".
+    """
+
+    why: Literal["died", "memory", "time"]
+
+
+class Executor(Protocol):
+    """Applies a function to many items, possibly in other processes or on other machines, keeping their order.
+
+    Functions and items are pickled on the way by executors of other processes: pass functions of modules and frozen values.
+    """
+
+    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out | Lost]:
+        """Yield `function(item)` for every item, in order, with only a few items ahead of the consumer in memory.
+
+        A `BedsideError` that the function raises is raised here; a worker that dies, runs out of memory or takes too long costs
+        its own item only, in whose place `Lost` is yielded.
+        """
         ...
 
 
@@ -135,7 +154,7 @@ class InlineScheduler:
 class InlineExecutor:
     """Fake `Executor`, and the honest choice for small work: this process, one item after the other."""
 
-    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out | Lost]:
         """Apply the function here."""
         return map(function, items)
 

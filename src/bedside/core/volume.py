@@ -15,6 +15,19 @@ Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, eq=False)
+class Frame:
+    """A voxel grid without voxels: where a scanner wrote an image that was brought to another grid.
+
+    Attributes:
+        affine: (4, 4), voxel index to RAS+ mm; its axes need not be perpendicular.
+        shape: (I, J, K).
+    """
+
+    affine: Affine
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
 class Volume:
     """An image on a voxel grid, read when first looked at.
 

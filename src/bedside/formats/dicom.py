@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from bedside.core.digest import digest_bytes, digest_json
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.volume import Volume
 from bedside.formats.dicom_geometry import stack
-from bedside.formats.dicom_header import Header, inspect
+from bedside.formats.dicom_header import inspect
 from bedside.formats.dicom_pixels import Slice, decoder_of, load_stack
 from bedside.formats.found import Found, Reading, Refused
 from bedside.formats.gate import LIMITS, Limits, receive
@@ -40,20 +41,62 @@ def read_folder(folder_or_files: Path | Iterable[Path], *, limits: Limits = LIMI
     Raises:
         UsageError: the folder does not exist.
     """
+    return assemble((look(path, limits=limits) for path in _files(folder_or_files)), limits=limits)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the header pass learns of one file: its slices, or why it is refused. Small, and no pixel was touched.
+
+    Attributes:
+        path: the received file.
+        digest: SHA-256 of its bytes; "" when they could not be read.
+        series: what slices are grouped by: the series' name, and the file's folder where the name was emptied.
+        slices: one of a single-frame file, one per frame of a multi-frame file; empty when refused.
+        problem: why it is refused.
+    """
+
+    path: Path = field(repr=False)
+    digest: str
+    series: tuple[Path | None, str] = field(repr=False)
+    slices: tuple[Slice, ...] = ()
+    problem: InputRejected | None = None
+
+
+def look(path: Path, *, limits: Limits = LIMITS) -> Look:
+    """Read one file's header behind the gate. Nothing is raised: a refusal is part of the answer."""
+    try:
+        data = receive(path, limits=limits)
+    except InputRejected as problem:
+        return Look(path, "", (None, ""), problem=problem)
+    inspection = inspect(data, limits=limits)
+    digest = digest_bytes(data)
+    series = (path.parent if inspection.series.startswith("frame ") else None, inspection.series)
+    if inspection.header is None:
+        return Look(path, digest, series, problem=inspection.problem or InputRejected("The file cannot be read."))
+    return Look(path, digest, series, (Slice(path, digest, inspection.header),))
+
+
+def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS) -> Reading:
+    """Group what the header pass saw into volumes whose pixels are decoded when first looked at.
+
+    Args:
+        looks: in any order that depends on the files only; exact repetitions of one content are duplicates.
+        limits: the gate's.
+    """
     slices: dict[_Series, list[Slice]] = defaultdict(list)
     damaged: dict[_Series, list[_Damage]] = defaultdict(list)
     duplicates: list[Path] = []
     seen: set[str] = set()
-    for path in _files(folder_or_files):
-        digest, series, result = _look(path, limits)
-        if digest and digest in seen:
-            duplicates.append(path)
+    for one in looks:
+        if one.digest and one.digest in seen:
+            duplicates.append(one.path)
             continue
-        seen.add(digest)
-        if isinstance(result, Header):
-            slices[series].append(Slice(path, digest, result))
+        seen.add(one.digest)
+        if one.problem is None:
+            slices[one.series].extend(one.slices)
         else:
-            damaged[series].append((path, result))
+            damaged[one.series].append((one.path, one.problem))
     found: list[Found] = []
     refused = _gather(damage for damages in damaged.values() for damage in damages)
     for series, members in slices.items():
@@ -83,20 +126,6 @@ def _files(folder_or_files: Path | Iterable[Path]) -> list[Path]:
     if not folder_or_files.is_dir():
         raise UsageError("There is no such folder to read DICOM files from; check the path.", code="NO_FOLDER")
     return sorted(path for path in folder_or_files.rglob("*") if path.is_symlink() or not path.is_dir())
-
-
-def _look(path: Path, limits: Limits) -> tuple[str, _Series, Header | InputRejected]:
-    """Digest, series and header of one file, or why it is refused."""
-    try:
-        data = receive(path, limits=limits)
-    except InputRejected as problem:
-        return "", (None, ""), problem
-    inspection = inspect(data, limits=limits)
-    digest = digest_bytes(data)
-    series = (path.parent if inspection.series.startswith("frame ") else None, inspection.series)
-    if inspection.header is None:
-        return digest, series, inspection.problem or InputRejected("The file cannot be read.")
-    return digest, series, inspection.header
 
 
 def _gather(problems: Iterable[_Damage]) -> list[Refused]:

@@ -1,9 +1,12 @@
 """What reading received bytes gives: volumes found, files refused, exact duplicates. The three always add up to what came in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
-from bedside.core.volume import Volume
+from bedside.core.case import ClinicalValue
+from bedside.core.volume import Frame, Volume
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class Found:
         scanner: "Manufacturer Model" in letters, digits and spaces, "" when unknown.
         files: the received files the volume is made of, in slice order.
         decoder: which library made numbers of the bytes, with its version.
+        name: SeriesInstanceUID as received, with a suffix where one series holds several volumes; "" for NIfTI. Like `patient_id`
+            it is never logged and never a path.
+        acquisition: facts about the picture that name nobody, by the keys of `core.dataset.ACQUISITION`; absent when unknown.
+        frame: the grid in which the scanner wrote the series, where `volume` was brought to another one (a tilted gantry).
+        notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PADDING_MAPPED`, ...).
     """
 
     volume: Volume
@@ -29,6 +37,10 @@ class Found:
     scanner: str
     files: tuple[Path, ...] = field(repr=False)
     decoder: str
+    name: str = field(default="", repr=False)
+    acquisition: Mapping[str, ClinicalValue] = field(default_factory=lambda: MappingProxyType({}))
+    frame: Frame | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

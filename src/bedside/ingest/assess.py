@@ -9,6 +9,7 @@ import numpy as np
 from bedside.core.contract import CORNER_TOLERANCE_MM, Contract
 from bedside.core.dataset import CaseRecord, VolumeRecord
 from bedside.core.errors import InputRejected, IntegrityError
+from bedside.core.identity import Identity
 from bedside.core.progress import SILENT, Progress
 from bedside.core.volume import Affine, Array, Reorientation, Volume, farthest_corner_mm
 from bedside.formats.dicom import read_folder
@@ -16,7 +17,6 @@ from bedside.formats.found import Found, Reading, Refused
 from bedside.formats.nifti import read_nifti
 from bedside.ingest.arrays import content_name, stored_form
 from bedside.ingest.discover import Candidate, Discovery
-from bedside.ingest.identity import Identity
 
 Keep = Callable[[str, Array], None]
 

@@ -10,6 +10,7 @@ from bedside.core.dataset import FORMAT, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
+from bedside.core.identity import Identity
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.volume import Array
@@ -18,7 +19,6 @@ from bedside.formats.found import Refused
 from bedside.ingest.arrays import write_array
 from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, outcomes
 from bedside.ingest.discover import Discovery, discover, is_plain
-from bedside.ingest.identity import Identity
 from bedside.ingest.quarantine import Quarantine, received_digest
 from bedside.ingest.records import Records, alone
 

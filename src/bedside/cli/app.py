@@ -1,0 +1,62 @@
+"""The command line's application, which the verbs' modules add themselves to."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bedside.cli import show
+from bedside.cli.bars import bars
+
+if TYPE_CHECKING:
+    from bedside.core.config import Config
+
+HERE = Path("study.yaml")
+app = typer.Typer(
+    name="bedside",
+    help="Medical images from the scanner to a decision at the bedside, every step provable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bedside import __version__
+
+        typer.echo(f"bedside {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Medical images from the scanner to a decision at the bedside, every step provable.
+
+    Exit codes: 0 yes; 1 a defect of ours; 2 wrong use; 3 input rejected; 4 integrity broken; 5 a gate refused; 6 out of disk,
+    memory or a limit; 7 unsafe artefact or not authorised; 8 interrupted, resumable.
+    """
+
+
+def mirrored(config: "Config", *, quiet: bool) -> None:
+    """Let the version store and the tracker catch up with the ledger, and say what they did."""
+    from bedside.mirror import mirror
+
+    with bars(quiet=quiet) as progress:
+        show.mirrored(mirror(config, progress=progress))
+
+
+_VERB_MODULES = ("bedside.cli.verbs",)
+"""Modules whose import adds verbs; the order of the help."""
+
+
+def application() -> typer.Typer:
+    """The whole command line, every verb added."""
+    for module in _VERB_MODULES:
+        import_module(module)
+    return app
