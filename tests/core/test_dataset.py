@@ -1,5 +1,6 @@
 """A dataset is read back as it was accepted, its test split is locked, and no patient stands on both sides."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from bedside.core.contract import Contract
 from bedside.core.dataset import CaseRecord, Dataset, Manifest, Splits, VolumeRecord, check_splits, stored_volume
-from bedside.core.digest import canonical_json
+from bedside.core.digest import canonical_json, digest_bytes
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.workspace import Workspace
 
@@ -151,3 +152,89 @@ def test_a_folder_that_is_no_dataset_says_so(workspace: Workspace) -> None:
         digest = workspace.put(staged)
     with pytest.raises(IntegrityError, match="not a dataset"):
         Dataset(digest, workspace).cases("test")
+
+
+def versioned(workspace: Workspace) -> Dataset:
+    """Two cases; the array of the first lies in the folder of an earlier version."""
+    arrays = [np.full((1, 3, 4, 5), number, dtype=np.int16) for number in range(2)]
+    records = []
+    for number, array in enumerate(arrays):
+        stream = BytesIO()
+        np.save(stream, array)
+        file = f"{digest_bytes(stream.getvalue())}.npy"
+        volume = VolumeRecord(file=file, affine=EYE, shape=(1, 3, 4, 5), source=f"{number:064x}", geometry="sform")
+        records.append((stream.getvalue(), CaseRecord(id=f"c{number}", patient=f"p{number}", volumes={"image": volume})))
+    parent = ""
+    for count in (1, 2):
+        with workspace.staging() as staged:
+            cases = [record for _, record in records[:count]]
+            if parent:
+                held = cases[0].volumes["image"].model_copy(update={"held_by": parent})
+                cases[0] = cases[0].model_copy(update={"volumes": {"image": held}})
+            (staged / records[count - 1][1].volumes["image"].file).write_bytes(records[count - 1][0])
+            splits = Splits(test=(), folds=(tuple(case.patient for case in cases), ()))
+            manifest = Manifest(
+                study="x",
+                contract=CONTRACT,
+                cases=tuple(cases),
+                splits=splits,
+                received=count,
+                accepted=count,
+                rejected={},
+                duplicates=0,
+                parent=parent,
+            )
+            (staged / "manifest.json").write_bytes(canonical_json(manifest.model_dump(mode="json")))
+            parent = workspace.put(staged)
+    return Dataset(parent, workspace)
+
+
+def test_a_version_reads_what_an_earlier_version_stores(workspace: Workspace) -> None:
+    dataset = versioned(workspace)
+    assert [int(case.image.array.max()) for case in dataset.cases("development")] == [0, 1]
+    assert len(list(dataset.folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("version", ["parent", "own"])
+def test_changed_bytes_in_any_folder_of_a_version_are_found_before_a_case_is_read(workspace: Workspace, version: str) -> None:
+    dataset = versioned(workspace)
+    folder = workspace.store / (dataset.manifest.parent if version == "parent" else dataset.digest)
+    (path,) = folder.glob("*.npy")
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    again = Dataset(dataset.digest, workspace)
+    assert len(again.manifest.cases) == 2
+    with pytest.raises(IntegrityError) as caught:
+        again.cases("development")
+    assert caught.value.code == "CHANGED"
+
+
+def test_a_changed_manifest_is_never_taken_at_its_word(workspace: Workspace) -> None:
+    dataset = versioned(workspace)
+    path = dataset.folder / "manifest.json"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b'"received":2', b'"received":3'))
+    with pytest.raises(IntegrityError) as caught:
+        _ = Dataset(dataset.digest, workspace).manifest
+    assert caught.value.code == "CHANGED"
+
+
+def test_a_manifest_is_proved_without_reading_an_array(workspace: Workspace) -> None:
+    dataset = versioned(workspace)
+    for path in dataset.folder.glob("*.npy"):
+        path.unlink()
+    assert len(Dataset(dataset.digest, workspace).manifest.cases) == 2
+
+
+def test_a_dataset_of_format_1_is_still_read(workspace: Workspace) -> None:
+    new = stored(workspace)
+    body = new.manifest.model_dump(mode="json")
+    for name in ("batch", "reasons", "certificate", "names", "parent"):
+        del body[name]
+    with workspace.staging() as staged:
+        for path in new.folder.glob("*.npy"):
+            (staged / path.name).write_bytes(path.read_bytes())
+        (staged / "manifest.json").write_bytes(canonical_json({**body, "format": 1}))
+        old = Dataset(workspace.put(staged), workspace)
+    assert ids(old, "development") == ["c2", "c3", "c4", "c5"]
+    assert old.manifest.batch is None

@@ -1,6 +1,7 @@
-"""Cases that passed the contract, in the store."""
+"""Cases that passed the contract, in the store; a version may hold what an earlier version's folder stores."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,16 @@ from pydantic import Field, ValidationError
 
 from bedside.core.case import Case, ClinicalValue
 from bedside.core.contract import Contract
+from bedside.core.digest import digest_bytes, digest_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.record import Record
 from bedside.core.volume import Array, Volume
 from bedside.core.workspace import Workspace, read_json
 
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-FORMAT = 1
+FORMAT = 2
+MANIFEST = "manifest.json"
+_CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.npy\Z")
 ACQUISITION = (
     "body_part",
     "manufacturer",
@@ -90,10 +94,37 @@ class Splits(Record):
     folds: tuple[tuple[str, ...], ...]
 
 
-class Manifest(Record):
-    """`manifest.json` of a dataset."""
+class Counts(Record):
+    """What one ingest received, in files: received = accepted + rejected + duplicates.
 
-    format: Literal[1] = 1
+    Attributes:
+        rejected: code to number of files.
+        added, relabelled, dropped: what it changed, in cases.
+    """
+
+    received: int
+    accepted: int
+    rejected: dict[str, int]
+    duplicates: int
+    added: int = 0
+    relabelled: int = 0
+    dropped: int = 0
+
+
+class Manifest(Record):
+    """`manifest.json` of a dataset.
+
+    Attributes:
+        format: 2; manifests of format 1 know neither parents nor what follows `parent`.
+        received, accepted, rejected, duplicates: in files, of this version and all before it.
+        parent: digest of the version that this one was made from; "" when it stands alone.
+        batch: of that, what came with this version; None in format 1.
+        reasons: code of a rejection to the first sentence that said it.
+        certificate: digest of the certificate of de-identification of the received bytes; "" when there is none.
+        names: fingerprint of the key behind the pseudonyms; versions of one line share it, or one patient had two names.
+    """
+
+    format: Literal[1, 2] = 2
     study: str
     contract: Contract
     cases: tuple[CaseRecord, ...]
@@ -103,11 +134,19 @@ class Manifest(Record):
     rejected: dict[str, int]
     duplicates: int
     parent: str = ""
+    batch: Counts | None = None
+    reasons: dict[str, str] = Field(default_factory=dict)
+    certificate: str = ""
+    names: str = ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of the store, known by its digest. Every byte is hashed again before the first case is read."""
+    """A dataset of the store, known by its digest.
+
+    The manifest is proved by its own bytes; every byte of every folder that holds a case is hashed again before the first case is
+    read, each folder once.
+    """
 
     digest: str
     workspace: Workspace
@@ -118,16 +157,32 @@ class Dataset:
         return self.workspace.get(self.digest)
 
     @cached_property
+    def folders(self) -> Mapping[str, Path]:
+        """The folders that hold its arrays, by the digest of the version each belongs to ("": this one), all verified."""
+        held = {volume.held_by for case in self.manifest.cases for volume in case.volumes.values()}
+        return {"": self.folder, **{digest: self.workspace.get(digest) for digest in sorted(held - {""})}}
+
+    @cached_property
     def manifest(self) -> Manifest:
-        """The table of its cases; a patient in two splits is refused here."""
+        """The table of its cases; a patient in two splits is refused here.
+
+        Arrays are named by their content, so the manifest's bytes alone give the digest: nothing else has to be read to trust it.
+        """
+        path = self.workspace.store / self.digest / MANIFEST
+        data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        manifest = _parsed(data)
+        if manifest is None or _proved(data, manifest) != self.digest:
+            manifest = self._manifest_of_a_folder_hashed_whole()
+        check_splits(manifest.splits, {case.patient for case in manifest.cases})
+        return manifest
+
+    def _manifest_of_a_folder_hashed_whole(self) -> Manifest:
         try:
-            manifest = Manifest.model_validate(read_json(self.folder / "manifest.json"))
+            return Manifest.model_validate(read_json(self.folder / MANIFEST))
         except ValidationError as error:
             raise IntegrityError(
                 f"{self.digest[:12]} is not a dataset: its manifest does not fit.", code="NOT_A_DATASET"
             ) from error
-        check_splits(manifest.splits, {case.patient for case in manifest.cases})
-        return manifest
 
     @property
     def contract(self) -> Contract:
@@ -150,8 +205,10 @@ class Dataset:
 
         Raises:
             UsageError: there is no such split.
+            IntegrityError: stored bytes are missing or have changed.
         """
         patients = self._patients(split)
+        _ = self.folders
         records = [case for case in self.manifest.cases if case.patient in patients]
         if limit is not None and len(records) > limit:
             records = [records[round(i)] for i in np.linspace(0, len(records) - 1, limit)]
@@ -207,8 +264,22 @@ class CaseSequence(Sequence[Case]):
         return (self._case(record) for record in self.records)
 
     def _case(self, record: CaseRecord) -> Case:
-        volumes = {role: stored_volume(self.dataset.folder, volume) for role, volume in record.volumes.items()}
+        folders = self.dataset.folders
+        volumes = {role: stored_volume(folders[volume.held_by], volume) for role, volume in record.volumes.items()}
         return Case(record.id, record.patient, volumes, record.clinical, record.site, record.scanner, record.acquisition)
+
+
+def _parsed(data: bytes) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def _proved(data: bytes, manifest: Manifest) -> str:
+    """The digest of the folder that holds these manifest bytes and the arrays they name by content, and nothing else."""
+    named = (_CONTENT_NAME.match(v.file) for case in manifest.cases for v in case.volumes.values() if not v.held_by)
+    return digest_json({MANIFEST: digest_bytes(data), **{found[0]: found[1] for found in named if found}})
 
 
 def stored_volume(folder: Path, record: VolumeRecord) -> Volume:

@@ -45,14 +45,21 @@ def digest_file(path: Path) -> str:
     return total.hexdigest()
 
 
-def file_table(folder: Path) -> dict[str, str]:
-    """Map every file below `folder` (relative POSIX path) to its SHA-256; a symbolic link is refused."""
+def file_table(folder: Path, *, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Map every file below `folder` (relative POSIX path) to its SHA-256; a symbolic link is refused.
+
+    Args:
+        folder: looked through to the bottom.
+        known: digests of files that need not be read.
+    """
+    known = known or {}
     table: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise IntegrityError("A stored folder holds a symbolic link, which could point outside it.", code="STORE_LINK")
         if path.is_file():
-            table[path.relative_to(folder).as_posix()] = digest_file(path)
+            name = path.relative_to(folder).as_posix()
+            table[name] = known.get(name) or digest_file(path)
     return table
 
 

@@ -7,13 +7,13 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bedside.core.digest import digest_tree
+from bedside.core.digest import digest_json, digest_tree, file_table
 from bedside.core.errors import IntegrityError, UsageError, disk_errors
 from bedside.core.files import sync_file, sync_folder
 from bedside.core.ledger import Ledger
@@ -83,10 +83,15 @@ class Workspace:
             os.close(store)
         return folder, lock
 
-    def put(self, staged: Path) -> str:
+    def put(self, staged: Path, *, known: Mapping[str, str] | None = None) -> str:
         """Move a staged folder into the store and return its digest; putting the same content twice is a no-op.
 
         Files are fsynced and made read-only before the rename, so a reader never sees a part of a value.
+
+        Args:
+            staged: the folder.
+            known: relative name to SHA-256 of files whose bytes were hashed as they were written; they are not read again. Every
+                byte is hashed when the value is loaded, so a disk that wrote something else is found out then.
         """
         with disk_errors("writing to the store"):
             for path in staged.rglob("*"):
@@ -96,7 +101,7 @@ class Workspace:
             for path in [staged, *staged.rglob("*")]:
                 if path.is_dir():
                     sync_folder(path)
-            digest = digest_tree(staged)
+            digest = digest_json(file_table(staged, known=known))
             target = self.store / digest
             if target.exists():
                 return digest
