@@ -3,6 +3,7 @@
 import errno
 import inspect
 import re
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -58,3 +59,11 @@ def test_a_full_disk_in_any_of_its_forms_is_a_resource_error(number: int) -> Non
 def test_another_os_error_passes_unchanged() -> None:
     with pytest.raises(PermissionError), disk_errors("storing"):
         raise PermissionError(errno.EACCES, "x")
+
+
+def test_every_error_survives_the_way_between_processes() -> None:
+    for item in tree().values():
+        error = item([Problem("study.yaml", 3, "", "wrong")]) if item is ConfigError else item("A sentence.", code="CODE")
+        back = ForkingPickler.loads(ForkingPickler.dumps(error))
+        assert type(back) is item
+        assert (str(back), back.code, back.sentence) == (str(error), error.code, error.sentence)

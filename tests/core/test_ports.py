@@ -7,6 +7,7 @@ import pytest
 
 from bedside.adapters.dvc import DvcStore
 from bedside.adapters.mlflow import MlflowTracker
+from bedside.adapters.processes import LocalProcesses
 from bedside.core import ports
 from bedside.core.digest import digest_tree
 from bedside.core.ports import InlineExecutor, InlineScheduler, MemoryStore, MemoryTracker, StoreOff, TrackerOff
@@ -21,6 +22,7 @@ IMPLEMENTATIONS = [
     (ports.Tracker, MlflowTracker),
     (ports.Scheduler, InlineScheduler),
     (ports.Executor, InlineExecutor),
+    (ports.Executor, LocalProcesses),
 ]
 
 

@@ -1,7 +1,11 @@
 """Which outside systems a site uses: one word each in `site.yaml`."""
 
+import os
+from contextlib import AbstractContextManager, nullcontext
+
 from bedside.core.config import Config
-from bedside.core.ports import Store, StoreOff, Tracker, TrackerOff
+from bedside.core.errors import UsageError
+from bedside.core.ports import Executor, InlineExecutor, Store, StoreOff, Tracker, TrackerOff
 
 
 def store_for(config: Config) -> Store:
@@ -20,3 +24,16 @@ def tracker_for(config: Config) -> Tracker:
     from bedside.adapters.mlflow import MlflowTracker
 
     return MlflowTracker(config.study.study, folder=config.workspace.folder, uri=config.site.tracking_uri)
+
+
+def executor_for(config: Config) -> AbstractContextManager[Executor]:
+    """Return where work is done, as `site.executor` says; to be entered with `with`."""
+    site = config.site
+    if site.executor == "inline":
+        return nullcontext(InlineExecutor())
+    if site.executor != "processes":
+        raise UsageError("There is no way to that executor yet; say processes or inline.", code="EXECUTOR")
+    from bedside.adapters.processes import LocalProcesses
+
+    workers = site.processes or len(os.sched_getaffinity(0))
+    return LocalProcesses(workers, memory_gb=site.worker_memory_gb, seconds=site.worker_seconds)

@@ -16,7 +16,7 @@ A message is one sentence: what was found, what was expected, what to do. It nev
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 
 class BedsideError(Exception):
@@ -61,6 +61,9 @@ class ConfigError(UsageError):
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the configuration"
         super().__init__("\n  ".join([head + ":", *map(str, self.problems)]))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Sequence[Problem]]]:
+        return type(self), (self.problems,)
 
 
 class InputRejected(BedsideError):
