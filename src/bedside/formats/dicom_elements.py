@@ -5,6 +5,7 @@ what encloses it, each sequence must be closed, nesting and the number of elemen
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bedside.core.errors import InputRejected
@@ -19,6 +20,29 @@ _SHORT_VRS = frozenset(
     | {b"TM", b"UI", b"UL", b"US"}
 )
 _PREAMBLE_BYTES = 132
+_SHARED, _PER_FRAME = 0x52009229, 0x52009230
+_MACROS = frozenset(
+    {
+        0x00189112,  # MR Timing and Related Parameters
+        0x00189114,  # MR Echo
+        0x00189117,  # MR Diffusion
+        0x00189118,  # Cardiac Synchronization
+        0x00189226,  # MR Image Frame Type
+        0x00189314,  # CT Reconstruction
+        0x00189325,  # CT X-Ray Details
+        0x00189329,  # CT Image Frame Type
+        0x00209071,  # Frame Anatomy
+        0x00209111,  # Frame Content
+        0x00209113,  # Plane Position
+        0x00209116,  # Plane Orientation
+        0x00209310,  # Temporal Position
+        0x00289110,  # Pixel Measures
+        0x00289145,  # Pixel Value Transformation
+    }
+)
+"""Functional groups whose elements are kept (PS3.3 C.7.6.16.2); the others are walked through and not remembered."""
+_IN_MACROS = frozenset({0x00082218, 0x00189076})
+"""Sequences inside those: Anatomic Region, MR Diffusion Gradient Direction."""
 _DEFLATED, _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
 
@@ -47,6 +71,8 @@ class Elements:
         syntax, sop_class, sop_uid: TransferSyntaxUID and the media storage UIDs of the file meta information.
         order: "<" or ">", the byte order of numbers.
         table: tag to place.
+        shared: places of what all frames of a multi-frame image share, taken out of their functional groups.
+        frames: the same of each frame, in order; empty for a single-frame image.
     """
 
     data: bytes = b""
@@ -54,7 +80,9 @@ class Elements:
     sop_class: str = ""
     sop_uid: str = ""
     order: str = "<"
-    table: dict[int, Element] = field(default_factory=dict)
+    table: Mapping[int, Element] = field(default_factory=dict)
+    shared: dict[int, Element] = field(default_factory=dict)
+    frames: list[dict[int, Element]] = field(default_factory=list)
 
     def raw(self, tag: int) -> bytes:
         """The value's bytes, b"" when absent."""
@@ -64,12 +92,18 @@ class Elements:
 
 @dataclass
 class _Open:
-    """A data set, item or sequence that the walk is inside of; `end` None means that a delimiter closes it."""
+    """A data set, item or sequence that the walk is inside of; `end` None means that a delimiter closes it.
+
+    `role` says whether elements in it are remembered in `table`: those of the data set itself ("root") and of functional groups
+    ("macro"); a "frame" holds functional groups, "shared" and "frames" hold frames.
+    """
 
     end: int | None
     is_sequence: bool
     implicit: bool
     is_item: bool = False
+    role: str = ""
+    table: dict[int, Element] | None = None
 
 
 def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
@@ -102,11 +136,12 @@ def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
 def _walk_meta(data: bytes, into: Elements) -> int:
     """Read group 0002, always Explicit VR Little Endian (PS3.10 7.1); return where the data set starts."""
     at = _PREAMBLE_BYTES
+    into.table = table = {}
     while data[at : at + 2] == b"\x02\x00":
         tag, vr, start, length = _explicit(data, at, "<")
         if length == _UNDEFINED or start + length > len(data):
             raise _truncated()
-        into.table.setdefault(tag, Element(vr, start, start + length))
+        table.setdefault(tag, Element(vr, start, start + length))
         at = start + length
     if at == len(data):
         raise _truncated()
@@ -145,7 +180,9 @@ class _Walk:
     def run(self, start: int, *, implicit: bool) -> None:
         """Walk from `start` to the end of the data."""
         self._at = start
-        self._stack = [_Open(len(self._data), is_sequence=False, implicit=implicit)]
+        root: dict[int, Element] = {}
+        self._into.table = root
+        self._stack = [_Open(len(self._data), is_sequence=False, implicit=implicit, role="root", table=root)]
         while self._stack:
             top = self._stack[-1]
             if top.end is not None and self._at >= top.end:
@@ -185,7 +222,8 @@ class _Walk:
             self._depth -= 1
             self._stack.pop()
         elif tag == _ITEM:
-            self._push(start, length, is_sequence=False, implicit=top.implicit, is_item=True)
+            role, table = self._item_role(top)
+            self._push(start, length, _Open(None, is_sequence=False, implicit=top.implicit, is_item=True, role=role, table=table))
         else:
             raise InputRejected("A DICOM sequence holds something that is no item; the file is damaged.", code="DCM_STRUCTURE")
 
@@ -198,35 +236,56 @@ class _Walk:
             return
         if tag >> 16 == 0xFFFE:
             raise InputRejected("A DICOM delimiter stands where none belongs; the file is damaged.", code="DCM_STRUCTURE")
-        root = len(self._stack) == 1
-        if root and tag in self._into.table:
+        root, table = top.role == "root", top.table
+        if root and table is not None and tag in table:
             raise InputRejected("One data element occurs twice; the file is damaged.", code="DCM_STRUCTURE")
+        place = None
         if length == _UNDEFINED and tag == PIXEL_DATA:
-            end = self._fragments(start)
-            if root:
-                self._into.table[tag] = Element(vr, start, end, encapsulated=True)
-        elif length == _UNDEFINED or vr == "SQ":
-            self._push(start, length, is_sequence=True, implicit=top.implicit or vr == "UN", vr=vr)
-            if root:
-                self._into.table[tag] = Element(vr or "SQ", start, start)
+            place = Element(vr, start, self._fragments(start), encapsulated=True)
+        elif length == _UNDEFINED or vr == "SQ" or self._is_group(top, tag, vr):
+            if length == _UNDEFINED and vr not in {"SQ", "UN", ""}:
+                raise InputRejected("A value of undefined length is no sequence; the file is damaged.", code="DCM_STRUCTURE")
+            role = self._sequence_role(top, tag)
+            implicit = top.implicit or vr == "UN"
+            self._push(start, length, _Open(None, is_sequence=True, implicit=implicit, role=role, table=table))
+            place = Element(vr or "SQ", start, start) if root else None
         else:
             if start + length > self._end():
                 raise _truncated()
-            if root:
-                self._into.table[tag] = Element(vr, start, start + length)
+            place = Element(vr, start, start + length)
             self._at = start + length
+        if place is not None and table is not None and (root or top.role == "macro"):
+            table.setdefault(tag, place)
 
-    def _push(self, start: int, length: int, *, is_sequence: bool, implicit: bool, is_item: bool = False, vr: str = "") -> None:
-        if is_sequence and vr not in {"SQ", "UN", ""}:
-            raise InputRejected("A value of undefined length is no sequence; the file is damaged.", code="DCM_STRUCTURE")
-        if is_sequence and self._depth == self._limits.max_depth:
+    @staticmethod
+    def _is_group(top: _Open, tag: int, vr: str) -> bool:
+        """Whether an element of known length and unwritten VR is a sequence to look into."""
+        known = {"root": (_SHARED, _PER_FRAME), "frame": _MACROS, "macro": _IN_MACROS}.get(top.role, ())
+        return vr in ("", "UN") and tag in known
+
+    @staticmethod
+    def _sequence_role(top: _Open, tag: int) -> str:
+        """What a sequence is in a multi-frame image: functional groups lie one below the frames, nested ones below them."""
+        if top.role == "root":
+            return {_SHARED: "shared", _PER_FRAME: "frames"}.get(tag, "")
+        return "macro" if top.role == "macro" or (top.role == "frame" and tag in _MACROS) else ""
+
+    def _item_role(self, top: _Open) -> tuple[str, dict[int, Element] | None]:
+        """What an item of such a sequence is, and where its elements are remembered."""
+        if top.role == "frames":
+            self._into.frames.append({})
+            return "frame", self._into.frames[-1]
+        return ("frame", self._into.shared) if top.role == "shared" else (top.role, top.table)
+
+    def _push(self, start: int, length: int, inside: _Open) -> None:
+        if inside.is_sequence and self._depth == self._limits.max_depth:
             raise InputRejected(f"Sequences are nested deeper than {self._limits.max_depth}.", code="DCM_DEPTH")
-        end = None if length == _UNDEFINED else start + length
-        if end is not None and end > self._end():
+        inside.end = None if length == _UNDEFINED else start + length
+        if inside.end is not None and inside.end > self._end():
             raise _truncated()
-        self._depth += is_sequence
+        self._depth += inside.is_sequence
         self._at = start
-        self._stack.append(_Open(end, is_sequence, implicit, is_item))
+        self._stack.append(inside)
 
     def _fragments(self, start: int) -> int:
         """Skip over the items of compressed pixel data (PS3.5 A.4), which must end with a delimiter; return where that starts."""
