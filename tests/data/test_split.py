@@ -69,3 +69,23 @@ def test_settings_that_make_no_sense_are_refused(fraction, folds):
     with pytest.raises(UsageError) as caught:
         split_patients(["a", "b", "c"], test=fraction, folds=folds, seed=0)
     assert caught.value.code == "SPLIT_SETTINGS"
+
+
+def test_patients_locked_by_name_are_in_the_test_split_and_nobody_else_when_the_fraction_is_zero():
+    splits = split_patients("abcdef", test=0.0, folds=2, seed=0, always_test=("e", "b"))
+    assert splits.test == ("b", "e")
+    assert sorted(patient for fold in splits.folds for patient in fold) == ["a", "c", "d", "f"]
+
+
+def test_the_others_are_divided_as_if_the_locked_patients_were_not_there():
+    with_names = split_patients("abcdefgh", test=0.34, folds=2, seed=3, always_test=("h",))
+    without = split_patients("abcdefg", test=0.34, folds=2, seed=3)
+    assert with_names.folds == without.folds
+    assert set(with_names.test) == {*without.test, "h"}
+
+
+def test_a_locked_name_that_nobody_has_is_an_error_without_the_name():
+    with pytest.raises(UsageError, match="names 1 patients") as caught:
+        split_patients("abcd", test=0.2, folds=2, seed=0, always_test=("zoe",))
+    assert caught.value.code == "SPLIT_SETTINGS"
+    assert "zoe" not in caught.value.sentence

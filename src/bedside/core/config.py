@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from bedside.core import yaml_tree
 from bedside.core.contract import Contract, PositiveMm
+from bedside.core.dataset import SafeName
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_json
 from bedside.core.errors import ConfigError, Problem, UsageError
@@ -101,11 +102,13 @@ class Split(Record):
         test: fraction of patients in the locked test split.
         folds: number of cross-validation folds the rest is divided into.
         seed: of the division; the same patients and seed give the same split.
+        always_test: patients, as the dataset calls them, who are locked by name; the fraction is then of the others.
     """
 
     test: Fraction = 0.2
     folds: Annotated[int, Field(ge=2)] = 5
     seed: int = 0
+    always_test: tuple[SafeName, ...] = ()
 
 
 class Augmentation(Record):

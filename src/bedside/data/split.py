@@ -1,13 +1,13 @@
 """Dividing patients, once, into a locked test split and cross-validation folds."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bedside.core.dataset import Splits
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import UsageError
 
 
-def split_patients(patients: Iterable[str], *, test: float, folds: int, seed: int) -> Splits:
+def split_patients(patients: Iterable[str], *, test: float, folds: int, seed: int, always_test: Collection[str] = ()) -> Splits:
     """Divide patients by the order of the hashes of (seed, name).
 
     Only the set of names and the three settings count: neither the order of `patients` nor the version of a random generator
@@ -18,26 +18,35 @@ def split_patients(patients: Iterable[str], *, test: float, folds: int, seed: in
         test: fraction for the locked test split, 0 <= test < 1; rounded half up, and at least one patient when above 0.
         folds: how many folds the rest is divided into; each holds at least one patient.
         seed: of the division.
+        always_test: patients who are locked by name; the fraction is then of the others, and may be 0.
 
     Raises:
-        UsageError: SPLIT_SETTINGS (a fraction or a number of folds that makes no sense) or TOO_FEW_PATIENTS.
+        UsageError: SPLIT_SETTINGS (a fraction or a number of folds that makes no sense, a locked name that nobody has) or
+            TOO_FEW_PATIENTS.
     """
     if not 0 <= test < 1 or folds < 1:
         raise UsageError(
             f"A split needs 0 <= test < 1 and at least 1 fold; found test {test:g} and {folds} folds.", code="SPLIT_SETTINGS"
         )
+    everyone = set(patients)
+    if missing := sorted(set(always_test) - everyone):
+        raise UsageError(
+            f"split.always_test names {len(missing)} patients who are not among the accepted ones; correct the names.",
+            code="SPLIT_SETTINGS",
+        )
+    locked = sorted(set(always_test))
     order = sorted(
-        set(patients), key=lambda patient: (digest_bytes(f"{seed}:{patient}".encode("utf-8", "surrogatepass")), patient)
+        everyone - set(locked), key=lambda patient: (digest_bytes(f"{seed}:{patient}".encode("utf-8", "surrogatepass")), patient)
     )
     held_out = max(1, int(test * len(order) + 0.5)) if test > 0 else 0
     rest = order[held_out:]
     if len(rest) < folds:
         raise UsageError(
-            f"Found {len(order)} patients: {held_out} for the test split leave {len(rest)} for {folds} folds, and each fold needs"
-            " at least one; lower split.folds or split.test, or bring more patients.",
+            f"Found {len(everyone)} patients: {held_out + len(locked)} for the test split leave {len(rest)} for {folds} folds,"
+            " and each fold needs at least one; lower split.folds or split.test, or bring more patients.",
             code="TOO_FEW_PATIENTS",
         )
     return Splits(
-        test=tuple(sorted(order[:held_out])),
+        test=tuple(sorted([*locked, *order[:held_out]])),
         folds=tuple(tuple(sorted(rest[number::folds])) for number in range(folds)),
     )
