@@ -172,7 +172,7 @@ def _manifest(study: Study, seen: Sequence[Outcome]) -> Manifest:
         study=study.study,
         contract=study.contract,
         cases=tuple(cases),
-        splits=split_patients((case.patient for case in cases), test=split.test, folds=split.folds, seed=split.seed),
+        splits=split_patients((case.patient for case in cases), **split.model_dump()),
         received=received,
         accepted=accepted,
         rejected=rejected,
