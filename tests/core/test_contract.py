@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bedside.core.case import Case
-from bedside.core.contract import Contract
+from bedside.core.clinical import Column
+from bedside.core.contract import Contract, snap_note
 from bedside.core.errors import InputRejected
 from bedside.core.volume import Volume
 
@@ -112,3 +113,81 @@ def test_a_case_without_an_image_is_refused() -> None:
 def test_limits_that_make_no_sense_are_refused_when_written(change: dict) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Contract.model_validate({**CT.model_dump(), **change})
+
+
+def test_the_field_of_view_is_measured_in_the_patients_axes() -> None:
+    wide = CT.model_copy(update={"min_extent_mm": (6.0, 7.0, 16.0)})
+    wide.check_image(image())  # 6 x 7 x 8 voxels of 1 x 1 x 2 mm
+    turned = np.zeros((4, 4))
+    turned[2, 0], turned[0, 1], turned[1, 2], turned[3, 3] = 2, 1, 1, 1  # the first voxel axis runs to the head
+    wide.check_image(Volume.of(np.arange(8 * 6 * 7.0).reshape(8, 6, 7), turned))
+    for smallest in ((6.1, 7.0, 16.0), 6.1):
+        with pytest.raises(InputRejected) as caught:
+            CT.model_copy(update={"min_extent_mm": smallest}).check_image(image())
+        assert caught.value.code == "EXTENT"
+
+
+def test_numbers_that_are_no_hounsfield_units_are_refused_unless_the_check_is_off() -> None:
+    stored = np.full((10, 10, 9), 20)
+    stored[2:6, 2:6, 2:6] = 2000
+    assert code_of(image(stored)) == "HU_CALIBRATION"
+    CT.model_copy(update={"hu_check": False}).check_image(image(stored))
+    CT.model_copy(update={"unit": "arbitrary"}).check_image(image(stored))
+
+
+HIPS = CT.model_copy(update={"body_part": ("HIP", "T SPINE"), "plane": "axial"})
+
+
+def test_a_header_that_names_another_body_part_or_plane_is_refused_by_name() -> None:
+    assert HIPS.check_acquisition({"body_part": "hip", "plane": "axial"}) == ()
+    assert HIPS.check_acquisition({"body_part": "TSPINE", "plane": "axial"}) == ()
+    for acquisition, code in (
+        ({"body_part": "chest", "plane": "axial"}, "BODY_PART"),
+        ({"body_part": "hip", "plane": "oblique"}, "PLANE"),
+    ):
+        with pytest.raises(InputRejected) as caught:
+            HIPS.check_acquisition(acquisition)
+        assert caught.value.code == code
+        assert "chest" not in caught.value.sentence
+    with pytest.raises(InputRejected, match="body part"):
+        HIPS.check(Case("c", "p", {"image": image()}, acquisition={"body_part": "head"}))
+
+
+def test_a_silent_header_passes_and_is_noted() -> None:
+    assert HIPS.check_acquisition({}) == ("BODY_PART_UNKNOWN", "PLANE_UNKNOWN")
+    assert CT.check_acquisition({"body_part": "head"}) == ()
+
+
+def test_one_body_part_may_be_written_without_a_list() -> None:
+    assert Contract.model_validate({**CT.model_dump(), "body_part": "HIP"}).body_part == ("HIP",)
+
+
+def test_a_snap_is_written_down_with_its_millimetres_and_an_equal_grid_is_not() -> None:
+    assert snap_note(0.0432) == "SNAPPED 0.043 mm"
+    assert snap_note(0.0) is None
+
+
+def test_a_contract_of_an_earlier_version_loads_unchanged() -> None:
+    old = '{"modality":"CT","spacing_mm":[0.5,3.0],"labels":[["background",0],["femur",5]],"value_range":null,"unit":"HU",'
+    contract = Contract.model_validate_json(old + '"min_extent_voxels":4,"max_voxels":1000}')
+    assert (contract.body_part, contract.plane, contract.clinical, contract.terms) == (None, "any", {}, {})
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"kind": "number", "range": [5, 1]},
+        {"kind": "text", "range": [1, 5]},
+        {"kind": "category"},
+        {"kind": "flag", "categories": ["yes"]},
+        {"kind": "colour"},
+    ],
+)
+def test_a_column_that_makes_no_sense_is_refused(column: dict) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        Column.model_validate(column)
+
+
+def test_missing_codes_are_words_even_where_yaml_reads_numbers() -> None:
+    column = Column.model_validate({"kind": "number", "missing": [-9, "NA"]})
+    assert [column.is_missing(cell) for cell in ("-9", " na ", "", "9", "-99")] == [True, True, True, False, False]

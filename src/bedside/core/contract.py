@@ -1,20 +1,26 @@
 """What a scan must look like. The same object checks it at ingest, at training and at the bedside."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, field_serializer, field_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
-from bedside.core.case import Case
+from bedside.core.case import Case, ClinicalValue
+from bedside.core.clinical import Column
 from bedside.core.errors import InputRejected
+from bedside.core.hounsfield import check_hounsfield
+from bedside.core.labels import LabelMap, Labels, Term, distinct, from_pairs, of_structures
 from bedside.core.record import Record
-from bedside.core.volume import Volume, farthest_corner_mm
+from bedside.core.volume import Reorientation, Volume, farthest_corner_mm
 
 Modality = Literal["CT", "MR"]
 CORNER_TOLERANCE_MM = 0.1
+_SNAPPED_MM = 1e-6
 
 PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+BodyPart = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_ ]{0,15}$")]
 
 
 class Contract(Record):
@@ -29,15 +35,31 @@ class Contract(Record):
             positions in this order.
         min_extent_voxels: smallest number of voxels along each axis.
         max_voxels: largest number of voxels in one volume.
+        min_extent_mm: smallest field of view in mm, one number or one per axis once they are turned to the closest RAS+
+            (right-left, front-back, head-foot); None: any.
+        body_part: values of Body Part Examined (0018,0015) that are allowed, in capitals; None: any. A header that names
+            another part is refused, one that names none passes and is counted.
+        plane: of the slices; "any" allows oblique ones too. What names no plane passes and is counted.
+        hu_check: whether values in HU must be plausible (air near -1000; see `core.hounsfield`).
+        terms: structure name to its term in SNOMED CT or another terminology.
+        label_map_version: the study's own name for this state of labels and terms.
+        clinical: name of a column of the clinical table to what it may hold.
     """
 
     modality: Modality
     spacing_mm: tuple[PositiveMm, PositiveMm]
     value_range: tuple[Finite, Finite] | None = None
     unit: Literal["HU", "arbitrary"] = "arbitrary"
-    labels: dict[str, Annotated[int, Field(ge=0, le=65535)]] = Field(min_length=2)
+    labels: Labels = Field(min_length=2)
     min_extent_voxels: int = Field(default=4, ge=1)
     max_voxels: int = Field(default=1 << 30, ge=1)
+    min_extent_mm: PositiveMm | tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
+    body_part: tuple[BodyPart, ...] | None = None
+    plane: Literal["any", "axial", "coronal", "sagittal"] = "any"
+    hu_check: bool = True
+    terms: dict[str, Term] = Field(default_factory=dict)
+    label_map_version: str = Field(default="1", min_length=1, max_length=64)
+    clinical: dict[str, Column] = Field(default_factory=dict)
 
     @field_validator("spacing_mm", "value_range")
     @classmethod
@@ -49,41 +71,51 @@ class Contract(Record):
     @field_validator("labels", mode="before")
     @classmethod
     def _from_pairs(cls, labels: object) -> object:
-        if not isinstance(labels, list | tuple):
-            return labels
-        found: dict[str, object] = {}
-        for pair in labels:
-            if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-                return labels
-            if pair[0] in found:
-                raise ValueError("two structures share one name")
-            found[pair[0]] = pair[1]
-        return found
+        return from_pairs(labels)
 
     @field_serializer("labels", when_used="json")
     def _as_pairs(self, labels: dict[str, int]) -> list[tuple[str, int]]:
         """Pairs, because canonical JSON sorts the keys of an object and the order here is the training ids."""
         return list(labels.items())
 
+    @field_validator("body_part", mode="before")
+    @classmethod
+    def _one_or_several(cls, parts: object) -> object:
+        return (parts,) if isinstance(parts, str) else parts
+
     @field_validator("labels")
     @classmethod
     def _distinct(cls, labels: dict[str, int]) -> dict[str, int]:
-        if len(set(labels.values())) != len(labels):
-            raise ValueError("two structures share one code")
-        return labels
+        return distinct(labels)
+
+    @field_validator("terms")
+    @classmethod
+    def _of_structures(cls, terms: dict[str, Term], info: ValidationInfo) -> dict[str, Term]:
+        return of_structures(terms, info.data.get("labels", {}))
 
     @property
     def structures(self) -> tuple[str, ...]:
         """Names in training-id order, background first."""
         return tuple(self.labels)
 
+    @property
+    def label_map(self) -> LabelMap:
+        """What the numbers of this study's masks mean."""
+        return LabelMap(labels=self.labels, terms=self.terms, version=self.label_map_version)
+
+    @property
+    def label_map_digest(self) -> str:
+        """Digest of names, codes, order, terms and version; it stands in the record of every mask."""
+        return self.label_map.digest
+
     def check_image(self, image: Volume) -> None:
         """Refuse an image outside the limits.
 
         Raises:
-            InputRejected: with code EXTENT, SPACING, NOT_FINITE, CONSTANT or VALUE_RANGE.
+            InputRejected: with code EXTENT, SPACING, NOT_FINITE, CONSTANT, VALUE_RANGE or HU_CALIBRATION.
         """
         _check_extent(image, self.min_extent_voxels, self.max_voxels)
+        _check_field_of_view(image, self.min_extent_mm)
         low, high = self.spacing_mm
         if not all(low - 1e-6 <= spacing <= high + 1e-6 for spacing in image.spacing_mm):
             found = " x ".join(f"{spacing:.4g}" for spacing in image.spacing_mm)
@@ -101,6 +133,36 @@ class Contract(Record):
                 f" {self.value_range[1]:g} ({self.unit}).",
                 code="VALUE_RANGE",
             )
+        if self.hu_check and self.unit == "HU" and self.modality == "CT":
+            check_hounsfield(array)
+
+    def check_acquisition(self, acquisition: Mapping[str, ClinicalValue]) -> tuple[str, ...]:
+        """Refuse a picture whose header says that it shows something else.
+
+        Args:
+            acquisition: facts by the keys of `core.dataset.ACQUISITION`.
+
+        Returns:
+            Notes of what the contract asks for and the header does not say: BODY_PART_UNKNOWN, PLANE_UNKNOWN.
+
+        Raises:
+            InputRejected: with code BODY_PART or PLANE.
+        """
+        silent = []
+        part, plane = (_plain(acquisition.get(key)) for key in ("body_part", "plane"))
+        if self.body_part is not None and not part:
+            silent.append("BODY_PART_UNKNOWN")
+        elif self.body_part is not None and part not in {_plain(allowed) for allowed in self.body_part}:
+            raise InputRejected(
+                f"The header names another body part than {', '.join(self.body_part)}; add it to contract.body_part, or leave"
+                " the series out.",
+                code="BODY_PART",
+            )
+        if self.plane != "any" and not plane:
+            silent.append("PLANE_UNKNOWN")
+        elif self.plane != "any" and plane != self.plane:
+            raise InputRejected(f"The slices are not {self.plane}, which the contract asks for.", code="PLANE")
+        return tuple(silent)
 
     def check_label(self, image: Volume, label: Volume) -> float:
         """Refuse a mask (with the source's codes) that is not on the image's grid or holds an unknown code.
@@ -136,7 +198,33 @@ class Contract(Record):
         """Check a case that a model is about to see; only its image counts."""
         if "image" not in case.volumes:
             raise InputRejected("The case has no image.", code="NO_IMAGE")
+        self.check_acquisition(case.acquisition)
         self.check_image(case.image)
+
+
+def snap_note(apart_mm: float) -> str | None:
+    """The line that a case's record keeps of a mask that was laid on its image's grid, or None where both were the same.
+
+    Args:
+        apart_mm: what `Contract.check_label` measured at the farthest corner.
+    """
+    return f"SNAPPED {apart_mm:.2g} mm" if apart_mm > _SNAPPED_MM else None
+
+
+def _plain(value: ClinicalValue) -> str:
+    """Letters and digits of a header's code in lower case: "T SPINE", "TSPINE" and "t_spine" are one."""
+    return "".join(letter for letter in str(value).lower() if letter.isalnum()) if isinstance(value, str) else ""
+
+
+def _check_field_of_view(image: Volume, smallest_mm: float | tuple[float, float, float] | None) -> None:
+    if smallest_mm is None:
+        return
+    wanted = (smallest_mm,) * 3 if isinstance(smallest_mm, float) else smallest_mm
+    turn = Reorientation.of(image)
+    found = [image.spacing_mm[axis] * image.shape[1 + axis] for axis in turn.order]
+    if any(size < least - 1e-6 for size, least in zip(found, wanted, strict=True)):
+        sizes, limits = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (found, wanted))
+        raise InputRejected(f"The image covers {sizes} mm; the contract asks for at least {limits}.", code="EXTENT")
 
 
 def _check_extent(image: Volume, smallest: int, largest_voxels: int) -> None:
