@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bedside.adapters.dask import DaskExecutor
 from bedside.adapters.dvc import DvcStore
 from bedside.adapters.mlflow import MlflowTracker
 from bedside.adapters.processes import LocalProcesses
@@ -23,6 +24,7 @@ IMPLEMENTATIONS = [
     (ports.Scheduler, InlineScheduler),
     (ports.Executor, InlineExecutor),
     (ports.Executor, LocalProcesses),
+    (ports.Executor, DaskExecutor),
 ]
 
 

@@ -164,10 +164,18 @@ class LocalProcesses:
         self._mapping = False
 
     def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def open(self) -> Self:
+        """Start the interpreter that workers come from; `with` does it."""
         self._nursery = _Nursery(int(self.memory_gb * (1 << 30)))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """End every worker; leaving `with` does it."""
         if self._nursery is not None:
             self._nursery.close()
         for worker in self._crew:
@@ -185,7 +193,7 @@ class LocalProcesses:
             raise RuntimeError("enter the executor with `with`, and finish one map before the next")
         self._mapping = True
         try:
-            if self._nursery.learn(_module(function)):
+            if self._nursery.learn(module_of(function)):
                 for worker in list(self._crew):
                     self.retire(worker)
             yield from cast("Iterator[Out | Lost]", _Mapping(self, function).run(items))
@@ -213,8 +221,12 @@ class LocalProcesses:
         self._nursery.end(worker)
 
 
-def _module(function: object) -> str:
-    """The module that a worker must import to find a function."""
+def module_of(function: object) -> str:
+    """The module that a worker must import to find a function.
+
+    Raises:
+        ValueError: the function is of the script that was started, which a worker does not import.
+    """
     while isinstance(function, partial):
         function = function.func
     module = getattr(function, "__module__", None) or type(function).__module__

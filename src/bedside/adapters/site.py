@@ -31,9 +31,16 @@ def executor_for(config: Config) -> AbstractContextManager[Executor]:
     site = config.site
     if site.executor == "inline":
         return nullcontext(InlineExecutor())
-    if site.executor != "processes":
-        raise UsageError("There is no way to that executor yet; say processes or inline.", code="EXECUTOR")
-    from bedside.adapters.processes import LocalProcesses
-
     workers = site.processes or len(os.sched_getaffinity(0))
-    return LocalProcesses(workers, memory_gb=site.worker_memory_gb, seconds=site.worker_seconds)
+    if site.executor == "processes":
+        from bedside.adapters.processes import LocalProcesses
+
+        return LocalProcesses(workers, memory_gb=site.worker_memory_gb, seconds=site.worker_seconds)
+    try:
+        from bedside.adapters.dask import DaskExecutor, Limits, slurm
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "A Dask cluster needs the packages distributed and dask-jobqueue; install bedside[dask].", code="NO_DASK"
+        ) from error
+    limits = Limits(site.worker_memory_gb, site.worker_seconds)
+    return slurm(workers, limits) if site.executor == "slurm" else DaskExecutor(site.executor, limits=limits)
