@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -90,7 +91,7 @@ def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
     affine, geometry = _affine(header)
     source = digest_bytes(data)
     return Found(
-        volume=Volume(affine, (1, *header.shape), lambda: _load(path, source, header, limits)),
+        volume=Volume(affine, (1, *header.shape), partial(_load, path, source, header, limits)),
         source=source,
         geometry=geometry,
         modality="",
