@@ -1,0 +1,1 @@
+"""Predict: a model and a received series to masks, surfaces, a DICOM segmentation and a report."""
