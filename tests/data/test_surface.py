@@ -82,7 +82,8 @@ def test_without_smoothing_the_surface_is_the_voxels_own_boundary() -> None:
     mask = ball(20, 7)
     (made,) = surfaces(mask, np.diag([2.0, 3.0, 4.0, 1.0]), structures={1: "ball"}, settings=SurfaceSettings(smoothing=0))
     assert made.check.volume_ml == pytest.approx(mask.sum() * 24 / 1000, rel=1e-6)
-    assert made.check.p100_voxels < 0.01
+    assert made.check.p95_voxels < 1e-5
+    assert made.check.p100_voxels < 0.1  # the nearest triangle is looked for among twelve
 
 
 def directed(points: np.ndarray, faces: np.ndarray) -> Counter:
