@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from bedside.core.case import ClinicalValue
 from bedside.core.volume import Frame, Volume
@@ -26,6 +25,8 @@ class Found:
             it is never logged and never a path.
         acquisition: facts about the picture that name nobody, by the keys of `core.dataset.ACQUISITION`; absent when unknown.
         frame: the grid in which the scanner wrote the series, where `volume` was brought to another one (a tilted gantry).
+        issuer: IssuerOfPatientID as received, "" when unknown; with it, equal `patient_id`s of two hospitals are two patients. Never
+            logged, never a path.
         notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PADDING_MAPPED`, ...).
     """
 
@@ -38,9 +39,10 @@ class Found:
     files: tuple[Path, ...] = field(repr=False)
     decoder: str
     name: str = field(default="", repr=False)
-    acquisition: Mapping[str, ClinicalValue] = field(default_factory=lambda: MappingProxyType({}))
+    acquisition: Mapping[str, ClinicalValue] = field(default_factory=dict)
     frame: Frame | None = None
     notes: tuple[str, ...] = ()
+    issuer: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

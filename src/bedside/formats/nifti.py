@@ -4,9 +4,9 @@ import gzip
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import pairwise
-from functools import partial
 from pathlib import Path
 
 import nibabel
