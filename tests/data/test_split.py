@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bedside.core.dataset import check_splits
+from bedside.core.dataset import Splits, check_splits
 from bedside.core.errors import UsageError
-from bedside.data.split import split_patients
+from bedside.data.split import extend_splits, split_patients
 
 
 def check_division(names, fraction, folds, seed, chance):
@@ -89,3 +89,74 @@ def test_a_locked_name_that_nobody_has_is_an_error_without_the_name():
         split_patients("abcd", test=0.2, folds=2, seed=0, always_test=("zoe",))
     assert caught.value.code == "SPLIT_SETTINGS"
     assert "zoe" not in caught.value.sentence
+
+
+def home(splits):
+    """Patient to the number of the group that holds them; the test split is -1."""
+    return {name: number for number, group in enumerate([splits.test, *splits.folds], start=-1) for name in group}
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(12, 60),
+    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.1, 0.2, 0.4]),
+    st.integers(1, 5),
+    st.integers(0, 9),
+    st.randoms(use_true_random=False),
+)
+def test_nobody_ever_moves_whatever_batches_come(first, batches, fraction, folds, seed, chance):
+    names = [f"p{number}" for number in range(first)]
+    splits = split_patients(names, test=fraction, folds=folds, seed=seed)
+    for size in batches:
+        known = home(splits)
+        names += [f"p{len(names) + number}" for number in range(size)]
+        shuffled = list(names)
+        chance.shuffle(shuffled)
+        splits = extend_splits(splits, shuffled, test=fraction, folds=folds, seed=seed)
+        assert splits == extend_splits(Splits(**before(known, folds)), names, test=fraction, folds=folds, seed=seed)
+        assert {name: place for name, place in home(splits).items() if name in known} == known
+        check_splits(splits, set(names))
+        assert abs(len(splits.test) - fraction * len(names)) <= 1
+        sizes = [len(fold) for fold in splits.folds]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def before(known, folds):
+    """The division that a `home` describes."""
+    groups = [tuple(sorted(name for name, place in known.items() if place == number)) for number in range(-1, folds)]
+    return {"test": groups[0], "folds": tuple(groups[1:])}
+
+
+def test_a_patient_who_is_gone_leaves_the_others_where_they_are():
+    names = [f"p{number}" for number in range(30)]
+    splits = split_patients(names, test=0.2, folds=3, seed=1)
+    gone = {splits.test[0], splits.folds[1][0]}
+    less = extend_splits(splits, set(names) - gone, test=0.2, folds=3, seed=1)
+    assert home(less) == {name: place for name, place in home(splits).items() if name not in gone}
+
+
+def test_a_patient_locked_by_name_joins_the_test_split_unless_already_trained_on():
+    names = [f"p{number}" for number in range(20)]
+    splits = split_patients(names, test=0.2, folds=3, seed=1)
+    more = extend_splits(splits, [*names, "new"], test=0.2, folds=3, seed=1, always_test=["new"])
+    assert set(more.test) == {*splits.test, "new"}
+    with pytest.raises(UsageError, match="1 patients whom") as caught:
+        extend_splits(splits, names, test=0.2, folds=3, seed=1, always_test=[splits.folds[0][0]])
+    assert caught.value.code == "SPLIT_SETTINGS"
+
+
+@pytest.mark.parametrize(("fraction", "folds"), [(0.2, 4), (1.0, 3)])
+def test_a_division_cannot_be_extended_under_other_settings(fraction, folds):
+    names = [f"p{number}" for number in range(20)]
+    splits = split_patients(names, test=0.2, folds=3, seed=1)
+    with pytest.raises(UsageError) as caught:
+        extend_splits(splits, names, test=fraction, folds=folds, seed=1)
+    assert caught.value.code == "SPLIT_SETTINGS"
+
+
+def test_a_fold_that_loses_everybody_is_refused():
+    splits = split_patients(["a", "b", "c"], test=0.0, folds=3, seed=1)
+    with pytest.raises(UsageError) as caught:
+        extend_splits(splits, ["a", "b"], test=0.0, folds=3, seed=1)
+    assert caught.value.code == "TOO_FEW_PATIENTS"

@@ -84,7 +84,7 @@ def configure(tmp_path):
     """Make a configuration; keywords replace sections of the study, `folder` names another study folder."""
 
     def make(folder="study", **changes):
-        return Config(Study.model_validate({**SECTIONS, **changes}), Site(), Workspace(tmp_path / folder))
+        return Config(Study.model_validate({**SECTIONS, **changes}), Site(executor="inline"), Workspace(tmp_path / folder))
 
     return make
 

@@ -40,7 +40,7 @@ def killed_at(number: int, config: Config, source: str) -> bool:
 def main(study: str, folder: str, source: str, step: int) -> None:
     number, struck = 1, True
     while struck:
-        config = load(study, folder=Path(folder) / str(number))
+        config = load(study, folder=Path(folder) / str(number), overrides=["site.executor=inline"])
         struck = killed_at(number, config, source)
         dataset = ingest(config, source)
         events = list(config.workspace.ledger.events())

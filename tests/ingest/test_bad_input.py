@@ -9,13 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from bedside.core.config import Source
 from bedside.core.errors import UsageError
-from bedside.core.identity import Identity
+from bedside.core.ports import InlineExecutor, Lost
 from bedside.core.volume import Volume
 from bedside.formats.dicom_write import SeriesIdentity, write_series
-from bedside.ingest.assess import Rules, outcomes
-from bedside.ingest.discover import Discovery, discover
 from bedside.ingest.pipeline import ingest
 
 GRID = np.diag([-1.0, -1.5, 2.0, 1.0])
@@ -177,7 +174,7 @@ BAD = [
     (lost_slice, None),
     (conflicting_mask, {"LABEL_CONFLICT": 2}),
     (text_among_masks, {"LABEL_FORMAT": 1}),
-    (text_among_images, {"LOOSE_FILE": 1}),
+    (text_among_images, {"DCM_NOT_DICOM": 1}),
     (link_out, {"FILE_KIND": 1, "LABEL_ORPHAN": 1}),
     (link_to_folder, {"FILE_KIND": 1}),
     (pipe, {"FILE_KIND": 1}),
@@ -284,29 +281,79 @@ def test_more_structures_than_a_byte_can_name_are_a_usage_error(batch, configure
     assert caught.value.code == "TOO_MANY_STRUCTURES"
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(batch, configure):
-    """A series that is still arriving: the second volume of a folder changes while the first is being kept."""
+class Slow(InlineExecutor):
+    """Lets something happen to the received files between the header pass and the reading of pixels."""
+
+    def __init__(self, meanwhile):
+        self.meanwhile = meanwhile
+        self.calls = 0
+
+    def map(self, function, items):
+        self.calls += 1
+        if self.calls == 3:  # headers, those to look at again, then pixels
+            self.meanwhile()
+        return super().map(function, items)
+
+
+def test_a_series_that_is_still_arriving_is_refused_and_the_rest_goes_on(batch, configure):
     folder = batch.root / "images" / "bad"
-    for number in (1, 2):
-        identity = SeriesIdentity.of("p", str(number))
-        for path in write_series(folder / str(number), Volume.of(batch.image(9 + number), GRID), identity=identity):
-            path.rename(folder / f"{number}-{path.name}")
-        (folder / str(number)).rmdir()
-    rules = Rules(configure().study.contract, Identity("keep"), masks=False)
-    discovery = discover(batch.root, Source(labels=None))
-    series = next(candidate for candidate in discovery.candidates if candidate.key == "bad")
-    kept = []
+    paths = write_series(folder, Volume.of(batch.image(11), GRID), identity=SeriesIdentity.of("p"))
 
-    def keep(name, array):
-        if not kept:
-            for path in series.series:
-                path.write_bytes(path.read_bytes() + b"\0\0")
-        kept.append(name)
+    def spoil():
+        for path in paths:
+            path.write_bytes(path.read_bytes() + b"\0\0")
 
-    found = list(outcomes(Discovery((series,), (), ()), rules, keep))
-    assert [type(one).__name__ for one in found] == ["Accepted", "Refused"]
-    assert found[1].code == "FILE_CHANGED"
-    assert len(found[1].files) == 4
+    config = configure(source={"images": "images", "labels": None, "identity": "keep"})
+    manifest = ingest(config, batch.root, executor=Slow(spoil)).manifest
+    assert manifest.rejected == {"FILE_CHANGED": 4}
+    assert [case.id for case in manifest.cases] == ["a", "b", "c", "d"]
+
+
+class Losing(InlineExecutor):
+    """Loses the worker of every item that holds a file of one name, and of one function only."""
+
+    def __init__(self, name, why, *, task):
+        self.name, self.why, self.task = name, why, task
+
+    def map(self, function, items):
+        at = getattr(function, "func", function).__name__
+        for item in items:
+            if at.startswith(self.task) and self.name in repr_of(item):
+                yield Lost(self.why)
+            else:
+                yield function(item)
+
+
+def repr_of(item):
+    """Names of the files of an item, whatever it is."""
+    paths = item if isinstance(item, tuple) else getattr(item, "files", (item,))
+    return " ".join(path.name for path in paths)
+
+
+@pytest.mark.parametrize("why", ["died", "memory", "time"])
+@pytest.mark.parametrize("task", ["look_at", "convert"])
+def test_a_file_that_costs_its_worker_is_refused_by_name_and_no_other(batch, config, why, task):
+    batch.add("bad", 9)
+    manifest = ingest(config, batch.root, executor=Losing("bad", why, task=task)).manifest
+    assert manifest.rejected == {f"LOST_{why.upper()}": 2}
+    assert [case.id for case in manifest.cases] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("place", ["own folder", "mixed folder"])
+def test_a_slice_that_costs_its_worker_is_never_left_out_of_a_volume(batch, configure, place):
+    """Without its last slice a series would look whole."""
+    folder = batch.root / "images" / "bad"
+    write_series(folder, Volume.of(batch.image(11), GRID), identity=SeriesIdentity.of("p"))
+    if place == "mixed folder":
+        for number, path in enumerate(
+            write_series(folder / "x", Volume.of(batch.image(12), GRID), identity=SeriesIdentity.of("q"))
+        ):
+            path.rename(folder / f"q{number}")
+    lost = sorted(folder.glob("*.dcm"))[-1].name
+    config = configure(source={"images": "images", "labels": None, "identity": "keep"})
+    manifest = ingest(config, batch.root, executor=Losing(lost, "died", task="look_at")).manifest
+    assert manifest.rejected == {"LOST_DIED": 1, "SERIES_INCOMPLETE": 3}
+    assert {case.patient for case in manifest.cases} == {"a", "b", "c", "d", *(["q"] if place == "mixed folder" else [])}
 
 
 @pytest.mark.parametrize("limit", [200, 2500, 30_000])

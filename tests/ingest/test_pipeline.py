@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -44,7 +45,7 @@ def test_what_was_received_is_what_was_accepted_rejected_and_repeated(batch, con
     assert manifest.received == batch.count() == 14
     assert manifest.accepted == 8
     assert manifest.duplicates == 2
-    assert manifest.rejected == {"LABEL_ORPHAN": 2, "LOOSE_FILE": 1, "NOT_FINITE": 1}
+    assert manifest.rejected == {"DCM_NOT_DICOM": 1, "LABEL_ORPHAN": 2, "NOT_FINITE": 1}
     assert manifest.received == manifest.accepted + manifest.duplicates + sum(manifest.rejected.values())
 
 
@@ -228,17 +229,20 @@ def test_what_if_counts_the_same_and_writes_nothing(batch, config):
     assert plan(config, batch.root) == done
 
 
-def test_progress_ends_at_the_number_of_images(batch, config):
+def test_progress_counts_files_and_then_images(batch, config):
     class Heard:
         def __init__(self):
             self.said = []
+            self.notes = []
 
         def start(self, what, total):
-            self.said.append(total)
+            self.said.append((what, total))
 
         def advance(self, done, note=""):
             self.said.append(done)
+            self.notes.append(note)
 
     heard = Heard()
     ingest(config, batch.root, progress=heard)
-    assert heard.said == [4, 1, 2, 3, 4]
+    assert heard.said == [("reading headers", 8), 8, ("reading cases", 4), 1, 2, 3, 4]
+    assert re.fullmatch(r"[0-9]+ files/s", heard.notes[0])

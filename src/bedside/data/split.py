@@ -50,3 +50,49 @@ def split_patients(patients: Iterable[str], *, test: float, folds: int, seed: in
         test=tuple(sorted([*locked, *order[:held_out]])),
         folds=tuple(tuple(sorted(rest[number::folds])) for number in range(folds)),
     )
+
+
+def extend_splits(
+    before: Splits, patients: Iterable[str], *, test: float, folds: int, seed: int, always_test: Collection[str] = ()
+) -> Splits:
+    """Divide new patients without moving one who is divided already; patients who are gone are left out.
+
+    The locked test split is filled up to its fraction of everybody, then each new patient goes to the smallest fold. New patients
+    are taken in the order of the hashes of (seed, name), so their order on arrival plays no part.
+
+    Args:
+        before: the division so far; its number of folds stays.
+        patients: everybody, old and new.
+        test: fraction of everybody for the locked test split; it is never made smaller.
+        folds: how many there are; must be the number of `before`.
+        seed: of the division.
+        always_test: patients who are locked by name, and do not count for the fraction.
+
+    Raises:
+        UsageError: SPLIT_SETTINGS (settings that make no sense or are not those of the division so far), TOO_FEW_PATIENTS (a
+            fold would be empty).
+    """
+    everyone, locked = set(patients), set(always_test)
+    known = {patient for group in (before.test, *before.folds) for patient in group}
+    moved = locked & {patient for fold in before.folds for patient in fold}
+    if not 0 <= test < 1 or folds != len(before.folds) or moved:
+        raise UsageError(
+            f"The split's settings have changed: the version before has {len(before.folds)} folds, and {len(moved)} patients whom"
+            " split.always_test names were trained on already; set them back, or ingest everything again without --add.",
+            code="SPLIT_SETTINGS",
+        )
+    held_out = [patient for patient in before.test if patient in everyone]
+    groups = [[patient for patient in fold if patient in everyone] for fold in before.folds]
+    held_out += sorted((everyone - known) & locked)
+    order = sorted(
+        everyone - known - locked, key=lambda name: (digest_bytes(f"{seed}:{name}".encode("utf-8", "surrogatepass")), name)
+    )
+    lacking = int(test * len(everyone - locked) + 0.5) - len([patient for patient in held_out if patient not in locked])
+    to_test = order[: max(0, lacking)]
+    for patient in order[len(to_test) :]:
+        min(groups, key=len).append(patient)
+    if not all(groups):
+        raise UsageError(
+            "A fold would be left without a patient; lower split.folds, or bring more patients.", code="TOO_FEW_PATIENTS"
+        )
+    return Splits(test=tuple(sorted([*held_out, *to_test])), folds=tuple(tuple(sorted(fold)) for fold in groups))

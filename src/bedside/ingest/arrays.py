@@ -1,6 +1,8 @@
 """Arrays as `.npy` files that are named by their content."""
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +29,8 @@ def content_name(array: Array) -> str:
 def write_array(folder: Path, name: str, array: Array) -> None:
     """Write a stored form under its content name; content that is there already is not written twice.
 
+    Several workers may write the same content at once: each writes a file of its own, and the last to finish names it.
+
     Raises:
         ResourceError: the disk is full.
     """
@@ -34,9 +38,12 @@ def write_array(folder: Path, name: str, array: Array) -> None:
     if target.exists():
         return
     # Not numpy.save: on a full disk it raises an OSError without a number, which nobody can tell from another failure.
-    with disk_errors("writing a case"), target.open("xb") as stream:
-        for piece in _pieces(array):
-            stream.write(piece)
+    with disk_errors("writing a case"):
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+        with os.fdopen(descriptor, "wb") as stream:
+            for piece in _pieces(array):
+                stream.write(piece)
+        Path(temporary).rename(target)
 
 
 def _pieces(array: Array) -> Iterator[bytes | memoryview]:

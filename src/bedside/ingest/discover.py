@@ -1,8 +1,8 @@
-"""What lies in a received folder, before any of it is opened: cases with their masks, and files that can be neither."""
+"""What lies in a received folder, before any of it is opened: possible images, masks, and what is no file at all."""
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,35 +14,20 @@ _SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Files that share one name below the images and the labels folder.
-
-    Attributes:
-        key: the images' relative name without suffix, or the series folder's relative path; comes from outside.
-        niftis: NIfTI files of that name (more than one: `a.nii` beside `a.nii.gz`).
-        series: every other file of the folder of that name.
-        masks: NIfTI files of that name below the labels folder.
-    """
-
-    key: str
-    niftis: tuple[Path, ...]
-    series: tuple[Path, ...]
-    masks: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
 class Discovery:
-    """Every received file, once.
+    """Every received file, once. Names are relative to the images or the labels folder, sorted, and come from outside.
 
     Attributes:
-        candidates: sorted by key, so that the order of directory entries plays no part.
-        refused: files that are part of no case.
-        files: relative name to path of all of them, sorted.
+        images: name to path of what may be (part of) an image: NIfTI files, and everything else, whatever it is called.
+        masks: name without suffix to the NIfTI files of that name below the labels folder.
+        refused: links, pipes, devices, and what no mask can be.
+        files: "images/" or "labels/" and the name, to path, of all of them.
     """
 
-    candidates: tuple[Candidate, ...]
+    images: Mapping[str, Path]
+    masks: Mapping[str, tuple[Path, ...]]
     refused: tuple[Refused, ...]
-    files: tuple[tuple[str, Path], ...]
+    files: Mapping[str, Path]
 
     @property
     def received(self) -> int:
@@ -51,9 +36,10 @@ class Discovery:
 
 
 def discover(source: Path, layout: Source) -> Discovery:
-    """List the images and labels folders below `source`.
+    """List the images and labels folders below `source`, to the bottom.
 
-    Links are not followed, so that a received folder cannot name a file outside it.
+    Links are not followed, so that a received folder cannot name a file outside it. The table of clinical values is no received
+    file, wherever it lies.
 
     Raises:
         UsageError: NO_SOURCE (a folder is missing) or SOURCE_UNREADABLE.
@@ -62,15 +48,16 @@ def discover(source: Path, layout: Source) -> Discovery:
     labels = None if layout.labels is None else _folder(source, layout.labels, "labels")
     if labels is not None and images.samefile(labels):
         raise UsageError("source.images and source.labels name the same folder; each needs its own.", code="NO_SOURCE")
-    received = dict(_walk(images, labels))
-    masks = {} if labels is None else dict(_walk(labels, images))
+    table = None if layout.clinical is None else (source / layout.clinical).absolute()
+    received = dict(sorted((name, path) for name, path in _walk(images, labels) if path.absolute() != table))
+    masks = {} if labels is None else dict(sorted((n, p) for n, p in _walk(labels, images) if p.absolute() != table))
     plain, odd = _regular([*received.values(), *masks.values()])
-    image_names = {name: path for name, path in received.items() if path in plain}
-    mask_names = {name: path for name, path in masks.items() if path in plain}
-    candidates, refused = _group(image_names, mask_names)
-    everything = [(f"images/{name}", path) for name, path in received.items()]
-    everything += [(f"labels/{name}", path) for name, path in masks.items()]
-    return Discovery(candidates, (*odd, *refused), tuple(sorted(everything)))
+    stems, others = _stems({name: path for name, path in masks.items() if path in plain})
+    everything = {f"images/{name}": path for name, path in received.items()}
+    everything |= {f"labels/{name}": path for name, path in masks.items()}
+    return Discovery(
+        {name: path for name, path in received.items() if path in plain}, stems, (*odd, *others), dict(sorted(everything.items()))
+    )
 
 
 def _folder(source: Path, name: str, what: str) -> Path:
@@ -115,36 +102,21 @@ def _regular(paths: Iterable[Path]) -> tuple[frozenset[Path], tuple[Refused, ...
     return plain, tuple(Refused((path,), "FILE_KIND", sentence) for path in everything if path not in plain)
 
 
-def _group(images: dict[str, Path], masks: dict[str, Path]) -> tuple[tuple[Candidate, ...], tuple[Refused, ...]]:
-    niftis: dict[str, list[Path]] = {}
-    series: dict[str, list[Path]] = {}
-    labels: dict[str, list[Path]] = {}
-    refused = []
-    for name, path in sorted(images.items()):
-        key, _, _ = name.rpartition("/")
-        if (stem := _stem(name)) is not None:
-            niftis.setdefault(stem, []).append(path)
-        elif key:
-            series.setdefault(key, []).append(path)
+def _stems(masks: Mapping[str, Path]) -> tuple[Mapping[str, tuple[Path, ...]], tuple[Refused, ...]]:
+    """Masks by name without suffix, and the files that can be no masks."""
+    found: dict[str, tuple[Path, ...]] = {}
+    others = []
+    for name, path in masks.items():
+        stem = nifti_stem(name)
+        if stem is None:
+            others.append(path)
         else:
-            refused.append(
-                Refused((path,), "LOOSE_FILE", "The file is no NIfTI and lies outside a series folder; give each series its own.")
-            )
-    for name, path in sorted(masks.items()):
-        if (stem := _stem(name)) is not None:
-            labels.setdefault(stem, []).append(path)
-        else:
-            refused.append(Refused((path,), "LABEL_FORMAT", "A mask must be a NIfTI file (.nii or .nii.gz)."))
-    keys = sorted(niftis.keys() | series.keys())
-    alone = sorted(labels.keys() - set(keys))
-    refused.extend(Refused(tuple(labels[stem]), "LABEL_ORPHAN", "There is no image of the mask's name.") for stem in alone)
-    candidates = (
-        Candidate(key, tuple(niftis.get(key, ())), tuple(series.get(key, ())), tuple(labels.get(key, ()))) for key in keys
-    )
-    return tuple(candidates), tuple(refused)
+            found[stem] = (*found.get(stem, ()), path)
+    sentence = "A mask must be a NIfTI file (.nii or .nii.gz)."
+    return found, tuple(Refused((path,), "LABEL_FORMAT", sentence) for path in others)
 
 
-def _stem(name: str) -> str | None:
+def nifti_stem(name: str) -> str | None:
     """The name without its NIfTI suffix, or None where it has none."""
     for suffix in _SUFFIXES:
         if name.lower().endswith(suffix) and len(name.rpartition("/")[2]) > len(suffix):

@@ -1,30 +1,32 @@
-"""Received files to a dataset: discover, assess, quarantine what is refused, store the rest, and write all of it down."""
+"""Received files to a dataset: look, assess, quarantine what is refused, store the rest, and write all of it down."""
 
-from collections import Counter
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+from bedside.adapters.site import executor_for
 from bedside.core.config import Config, Study
-from bedside.core.dataset import FORMAT, Dataset, Manifest
+from bedside.core.dataset import FORMAT, MANIFEST, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
-from bedside.core.errors import InputRejected, UsageError
+from bedside.core.errors import UsageError
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
+from bedside.core.ports import Executor
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
-from bedside.core.volume import Array
-from bedside.data.split import split_patients
 from bedside.formats.found import Refused
-from bedside.ingest.arrays import write_array
-from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, outcomes
-from bedside.ingest.discover import Discovery, discover, is_plain
+from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, Taken, Work, outcomes
+from bedside.ingest.discover import Discovery, discover
+from bedside.ingest.manifest import counts, manifest_of
 from bedside.ingest.quarantine import Quarantine, received_digest
 from bedside.ingest.records import Records, alone
+from bedside.ingest.stats import Looks, Stats
+from bedside.ingest.survey import Survey, survey
+from bedside.ingest.versions import check_follows, latest, line_of
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Counts up whenever the same files under the same study would give another dataset."""
-_MANIFEST = "manifest.json"
 _MAX_STRUCTURES = 256
 
 
@@ -33,76 +35,148 @@ class Ingested(Record):
 
     Attributes:
         dataset: digest; "" when nothing was stored.
-        cases, patients: in the dataset.
-        received, accepted, duplicates: numbers of files, images and masks alike.
-        rejected: code to number of files.
+        parent: digest of the version that it adds to; "" when it stands alone.
+        cases, patients: in the dataset, those of the parent included.
+        added, relabelled: cases that came with these files.
+        received, accepted, duplicates: numbers of these files, images and masks alike.
+        rejected: code to number of these files.
     """
 
     dataset: str
+    parent: str = ""
     cases: int
     patients: int
+    added: int
+    relabelled: int = 0
     received: int
     accepted: int
     rejected: dict[str, int]
     duplicates: int
 
 
-def ingest(config: Config, source: str | Path, *, progress: Progress = SILENT) -> Dataset:
+@dataclass(frozen=True)
+class _Batch:
+    """One received folder under one study, and the version that it adds to."""
+
+    config: Config
+    discovery: Discovery
+    rules: Rules
+    hidden: Mapping[str, Path]
+    """Names behind which nobody without the key can look, to paths."""
+    clinical: str
+    parent: Dataset | None
+
+    def receipt(self, digests: Mapping[str, str], parent: str) -> str:
+        """One digest of all that decides about the dataset: bytes, names, the part of the study that ingest reads, the parent."""
+        study = self.config.study
+        asked = [study.study, *(part.model_dump(mode="json") for part in (study.contract, study.source, study.split))]
+        return digest_json([RULES_VERSION, FORMAT, asked, self.clinical, sorted(digests.items()), parent])
+
+
+def ingest(
+    config: Config, source: str | Path, *, add: bool = False, executor: Executor | None = None, progress: Progress = SILENT
+) -> Dataset:
     """Check every file below `source`, and store those that keep the study's contract as one dataset.
 
-    The same files under the same study give the same digest, in whatever order the folder lists them and however often a kill
-    cut the step short; what was ingested before is recognised by its bytes and not assessed again.
+    The same files under the same study give the same digest, in whatever order the folder lists them, whatever executor did the
+    work and however often a kill cut the step short; what was ingested before is recognised and not assessed again.
 
     Args:
         config: the study; `config.study.source` says where images and masks lie and how patients are called.
         source: the folder that was received.
-        progress: advances by one per image.
+        add: make a version of the newest dataset: its cases and the new ones, its patients where they are. Without it the
+            dataset stands alone.
+        executor: where files are read; None: as the site says.
+        progress: advances by one per file, then by one per image.
 
     Raises:
-        UsageError: a folder or the key of the pseudonyms is missing, there are too few patients for the split, or too many
-            structures.
+        UsageError: a folder or the key of the pseudonyms is missing, there are too few patients for the split, too many
+            structures, or `add` and nothing that could be added to.
         InputRejected: NO_CASES: every file was refused; the bytes and reasons are in quarantine.
-        IntegrityError: the dataset was stored before and its bytes have changed since.
+        IntegrityError: the dataset was stored before and its manifest has changed since.
         ResourceError: the disk is full.
     """
-    study, workspace = config.study, config.workspace
-    rules = _rules(study)
-    discovery = discover(Path(source), study.source)
-    with alone(workspace):
+    workspace = config.workspace
+    batch = _batch(config, Path(source), add=add)
+    with alone(workspace), ExitStack() as stack:
         records = Records(workspace)
         records.freeze(config.promote)
-        receipt = _receipt(study, discovery, rules.identity)
-        known = records.dataset(receipt)
-        if known and (workspace.store / known).is_dir():
-            workspace.get(known)
-            return Dataset(known, workspace)
-        quarantine = Quarantine(workspace.quarantine)
-        quarantine.tidy()
-        seen: list[Outcome] = []
-        with workspace.staging() as folder:
-            for outcome in outcomes(discovery, rules, partial(write_array, folder), progress=progress):
-                _settle(outcome, quarantine, records)
-                seen.append(outcome)
-            manifest = _manifest(study, seen)
-            write_atomic(folder / _MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
-            digest = workspace.put(folder)
-        records.ingested(digest, receipt, _accepted(seen), manifest)
+        stats = Stats(workspace.scratch / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.json")
+        known = _known(batch, records, stats.recall(batch.hidden))
+        if known is not None:
+            _stats_of(known).remember(Looks.now(_own(known), ours=True), {})
+            return known
+        workers = executor or stack.enter_context(executor_for(config))
+        looks = Looks.now(batch.hidden)
+        seen = survey(batch.discovery, workers, progress=progress)
+        digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
+        known = _known(batch, records, digests)
+        if known is None:
+            known = _stored(batch, seen, workers, records, digests, progress)
+        stats.remember(looks, digests)
+        _stats_of(known).remember(Looks.now(_own(known), ours=True), {})
+    return known
+
+
+def _stored(
+    batch: _Batch, seen: Survey, workers: Executor, records: Records, digests: Mapping[str, str], progress: Progress
+) -> Dataset:
+    """Assess what was seen, put the arrays into the store, and write down what became of every file."""
+    workspace = batch.config.workspace
+    quarantine = Quarantine(workspace.quarantine)
+    quarantine.tidy()
+    with workspace.staging() as folder:
+        work = Work(workers, folder, _taken(batch))
+        settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
+        refused = tuple(one for one in settled if isinstance(one, Refused))
+        for refusal in quarantine.admit_all(refused):
+            records.refused(refusal)
+        for one in settled:
+            if isinstance(one, Repeated):
+                records.repeated(received_digest(tuple(seen.digests[path] for path in one.files)), len(one.files))
+        manifest = manifest_of(batch.config.study, settled, batch.rules.identity, parent=batch.parent)
+        own = _tidied(folder, manifest)
+        write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
+        digest = workspace.put(folder, known=own)
+    parent = batch.parent.digest if batch.parent else ""
+    records.ingested(digest, batch.receipt(digests, parent), _accepted(settled), manifest)
     return Dataset(digest, workspace)
 
 
-def plan(config: Config, source: str | Path, *, progress: Progress = SILENT) -> Ingested:
+def _tidied(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Remove arrays of pairs that became no case, and return name to digest of the others."""
+    own = {volume.file for case in manifest.cases for volume in case.volumes.values() if not volume.held_by}
+    for path in folder.iterdir():
+        if path.name not in own:
+            path.unlink()
+    return {name: name.removesuffix(".npy") for name in own}
+
+
+def plan(
+    config: Config, source: str | Path, *, add: bool = False, executor: Executor | None = None, progress: Progress = SILENT
+) -> Ingested:
     """Say what `ingest` would do, writing nothing; `dataset` names the one it would recognise, or is ""."""
-    rules = _rules(config.study)
-    discovery = discover(Path(source), config.study.source)
-    known = Records(config.workspace).dataset(_receipt(config.study, discovery, rules.identity))
-    seen = list(outcomes(discovery, rules, _forget, progress=progress))
-    patients = {one.record.patient for one in _accepted(seen)}
-    accepted, rejected, duplicates = _counts(seen)
+    batch = _batch(config, Path(source), add=add)
+    with ExitStack() as stack:
+        workers = executor or stack.enter_context(executor_for(config))
+        seen = survey(batch.discovery, workers, progress=progress)
+        digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
+        known = _known(batch, Records(config.workspace), digests)
+        if known is not None:
+            return summary(known)
+        work = Work(workers, None, _taken(batch))
+        settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
+    before = batch.parent.manifest.cases if batch.parent else ()
+    new = [one for one in _accepted(settled) if not one.relabelled]
+    accepted, rejected, duplicates = counts(settled)
     return Ingested(
-        dataset=known,
-        cases=len(_accepted(seen)),
-        patients=len(patients),
-        received=discovery.received,
+        dataset="",
+        parent=batch.parent.digest if batch.parent else "",
+        cases=len(before) + len(new),
+        patients=len({case.patient for case in before} | {one.record.patient for one in new}),
+        added=len(new),
+        relabelled=len(_accepted(settled)) - len(new),
+        received=batch.discovery.received,
         accepted=accepted,
         rejected=rejected,
         duplicates=duplicates,
@@ -112,15 +186,31 @@ def plan(config: Config, source: str | Path, *, progress: Progress = SILENT) -> 
 def summary(dataset: Dataset) -> Ingested:
     """What came of the ingest that made a dataset."""
     manifest = dataset.manifest
+    own = manifest.batch or manifest
     return Ingested(
         dataset=dataset.digest,
+        parent=manifest.parent,
         cases=len(manifest.cases),
         patients=len({case.patient for case in manifest.cases}),
-        received=manifest.received,
-        accepted=manifest.accepted,
-        rejected=manifest.rejected,
-        duplicates=manifest.duplicates,
+        added=manifest.batch.added if manifest.batch else len(manifest.cases),
+        relabelled=manifest.batch.relabelled if manifest.batch else 0,
+        received=own.received,
+        accepted=own.accepted,
+        rejected=own.rejected,
+        duplicates=own.duplicates,
     )
+
+
+def _batch(config: Config, source: Path, *, add: bool) -> _Batch:
+    study = config.study
+    rules = _rules(study)
+    discovery = discover(source, study.source)
+    clinical = "" if study.source.clinical is None else digest_file(source / study.source.clinical)
+    parent = latest(config.workspace) if add else None
+    if parent is not None:
+        check_follows(parent, study, rules.identity)
+    hidden = {rules.identity.hidden(name): path for name, path in discovery.files.items()}
+    return _Batch(config, discovery, rules, hidden, clinical, parent)
 
 
 def _rules(study: Study) -> Rules:
@@ -130,69 +220,46 @@ def _rules(study: Study) -> Rules:
             f" {_MAX_STRUCTURES} are possible.",
             code="TOO_MANY_STRUCTURES",
         )
-    return Rules(study.contract, Identity.of(study.source.identity), masks=study.source.labels is not None)
+    source = study.source
+    return Rules(study.contract, Identity.of(source.identity), masks=source.labels is not None, site=source.site)
 
 
-def _receipt(study: Study, discovery: Discovery, identity: Identity) -> str:
-    """One digest of all that decides about the dataset: bytes, names, and the part of the study that ingest reads."""
-    files = sorted((identity.hidden(name), _digest(path)) for name, path in discovery.files)
-    asked = [study.study, *(part.model_dump(mode="json") for part in (study.contract, study.source, study.split))]
-    return digest_json([RULES_VERSION, FORMAT, asked, files])
+def _known(batch: _Batch, records: Records, digests: Mapping[str, str] | None) -> Dataset | None:
+    """The dataset that these files gave before, if it is still in the store; to a line that holds them they add nothing."""
+    if digests is None:
+        return None
+    workspace = batch.config.workspace
+    if batch.parent is None:
+        found = records.dataset(batch.receipt(digests, ""))
+        return _here(Dataset(found, workspace)) if found else None
+    for version in line_of(batch.parent):
+        if records.dataset(batch.receipt(digests, version.manifest.parent)) == version.digest:
+            return _here(batch.parent)
+    return None
 
 
-def _digest(path: Path) -> str:
-    """The digest of a file, "" for what cannot be read: that is refused later, by name."""
-    try:
-        return digest_file(path) if is_plain(path) else ""
-    except OSError:
-        return ""
+def _here(dataset: Dataset) -> Dataset | None:
+    """The dataset, if its folder is there; a file in it that does not look as it did when it was stored is hashed again."""
+    if not (dataset.workspace.store / dataset.digest).is_dir():
+        return None
+    if _stats_of(dataset).recall(_own(dataset)) is None:
+        _ = dataset.folder
+    return dataset
 
 
-def _settle(outcome: Outcome, quarantine: Quarantine, records: Records) -> None:
-    """Keep what is refused, and write down what is no case."""
-    if isinstance(outcome, Refused):
-        records.refused(quarantine.admit(outcome))
-    elif isinstance(outcome, Repeated):
-        records.repeated(received_digest(tuple(_digest(path) for path in outcome.files)), len(outcome.files))
+def _stats_of(dataset: Dataset) -> Stats:
+    return Stats(dataset.workspace.scratch / f"held-{dataset.digest[:16]}.json")
 
 
-def _manifest(study: Study, seen: Sequence[Outcome]) -> Manifest:
-    accepted, rejected, duplicates = _counts(seen)
-    received = accepted + sum(rejected.values()) + duplicates
-    cases = sorted((one.record for one in _accepted(seen)), key=lambda case: case.id)
-    if not cases:
-        listed = ", ".join(f"{count} {code}" for code, count in rejected.items())
-        raise InputRejected(
-            f"No case was accepted: of {received} received files {sum(rejected.values())} were refused"
-            + (f" ({listed}); their bytes and the reasons are in quarantine." if rejected else "; the images folder is empty."),
-            code="NO_CASES",
-        )
-    split = study.split
-    return Manifest(
-        study=study.study,
-        contract=study.contract,
-        cases=tuple(cases),
-        splits=split_patients((case.patient for case in cases), **split.model_dump()),
-        received=received,
-        accepted=accepted,
-        rejected=rejected,
-        duplicates=duplicates,
-    )
+def _own(dataset: Dataset) -> dict[str, Path]:
+    """The files of a version's own folder."""
+    names = {v.file for case in dataset.manifest.cases for v in case.volumes.values() if not v.held_by}
+    return {name: dataset.workspace.store / dataset.digest / name for name in (MANIFEST, *sorted(names))}
 
 
-def _accepted(seen: Sequence[Outcome]) -> tuple[Accepted, ...]:
-    return tuple(one for one in seen if isinstance(one, Accepted))
+def _taken(batch: _Batch) -> Taken:
+    return Taken.of(batch.parent.manifest.cases) if batch.parent else Taken()
 
 
-def _counts(seen: Sequence[Outcome]) -> tuple[int, dict[str, int], int]:
-    """Files accepted, refused by code, and repeated."""
-    rejected = Counter[str]()
-    for one in seen:
-        if isinstance(one, Refused):
-            rejected[one.code] += len(one.files)
-    repeated = sum(len(one.files) for one in seen if isinstance(one, Repeated))
-    return sum(one.files for one in _accepted(seen)), dict(sorted(rejected.items())), repeated
-
-
-def _forget(name: str, array: Array) -> None:
-    """Keep nothing."""
+def _accepted(settled: tuple[Outcome, ...]) -> tuple[Accepted, ...]:
+    return tuple(one for one in settled if isinstance(one, Accepted))

@@ -3,7 +3,7 @@
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -69,13 +69,24 @@ class Quarantine:
         Raises:
             ResourceError: the disk is full.
         """
+        return self.admit_all([refused])[0]
+
+    def admit_all(self, refused: Sequence[Refused]) -> tuple[Refusal, ...]:
+        """Do the same for many at once, with few waits for the disk: all the bytes, then all the reasons."""
+        if not refused:
+            return ()
         with disk_errors("putting refused files into quarantine"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            digests = tuple(self._keep(path) for path in refused.files)
+            kept = [tuple(self._keep(path) for path in one.files) for one in refused]
+            for name in {name for names in kept for name in names}:
+                sync_file(self.folder / name)
             sync_folder(self.folder)
-        refusal = Refusal(received=received_digest(digests), code=refused.code, sentence=refused.sentence, files=digests)
-        self._note(canonical_json(refusal.model_dump(mode="json")) + b"\n")
-        return refusal
+        refusals = tuple(
+            Refusal(received=received_digest(digests), code=one.code, sentence=one.sentence, files=digests)
+            for one, digests in zip(refused, kept, strict=True)
+        )
+        self._note([canonical_json(refusal.model_dump(mode="json")) + b"\n" for refusal in refusals])
+        return refusals
 
     def _keep(self, path: Path) -> str:
         """Copy one file to its content name, read-only, and return the name."""
@@ -88,23 +99,24 @@ class Quarantine:
                     total.update(chunk)
                     stream.write(chunk)
             temporary.chmod(stat.S_IRUSR | stat.S_IRGRP)
-            sync_file(temporary)
             temporary.replace(self.folder / total.hexdigest())
         finally:
             temporary.unlink(missing_ok=True)
         return total.hexdigest()
 
-    def _note(self, line: bytes) -> None:
-        """Append a line, unless it is there already."""
+    def _note(self, lines: Sequence[bytes]) -> None:
+        """Append the lines that are not there already."""
         with disk_errors("writing the quarantine's index"), self.index.open("a+b") as stream:
             stream.seek(0)
             data = stream.read()
             whole = data[: data.rfind(b"\n") + 1]
             stream.truncate(len(whole))  # a line that a crash cut short was never acknowledged
-            if b"\n" + line in b"\n" + whole:
+            known = set(whole.splitlines(keepends=True))
+            new = [line for line in dict.fromkeys(lines) if line not in known]
+            if not new:
                 return
             try:
-                stream.write(line)
+                stream.write(b"".join(new))
                 stream.flush()
                 os.fsync(stream.fileno())
             except OSError:

@@ -15,6 +15,9 @@ from bedside.core.workspace import Workspace
 from bedside.ingest.assess import Accepted
 from bedside.ingest.quarantine import Refusal
 
+PARENT = "version before"
+"""Role of the parent among the inputs of an `ingested` event; no case can have this name, for it has a space in it."""
+
 
 class Records:
     """The part of a study's ledger that ingest knows; read once, so hold `alone(workspace)` while using it.
@@ -63,8 +66,8 @@ class Records:
             self._ledger.append("duplicate", inputs={"received": received}, facts={"files": files})
 
     def ingested(self, dataset: str, receipt: str, accepted: Iterable[Accepted], manifest: Manifest) -> None:
-        """Say what a stored dataset was made of: every case, then the whole."""
-        cases = {}
+        """Say what a stored dataset was made of: every case that came with it, then the whole, with the version it adds to."""
+        cases = {PARENT: manifest.parent} if manifest.parent else {}
         for one in sorted(accepted, key=lambda one: one.record.id):
             cases[one.record.id] = case_digest(one.record)
             if self._new("case", cases[one.record.id]):
@@ -75,12 +78,14 @@ class Records:
                     facts={"case": one.record.id, "label_apart_mm": round(one.label_apart_mm, 6)},
                 )
         if self._datasets.get(receipt) != dataset:
+            own = manifest.batch or manifest
             facts: dict[str, JsonValue] = {
                 "receipt": receipt,
-                "received": manifest.received,
-                "accepted": manifest.accepted,
-                "rejected": {**manifest.rejected},
-                "duplicates": manifest.duplicates,
+                "received": own.received,
+                "accepted": own.accepted,
+                "rejected": {**own.rejected},
+                "duplicates": own.duplicates,
+                "dropped": manifest.batch.dropped if manifest.batch else 0,
             }
             self._ledger.append("ingested", inputs=cases, outputs={"dataset": dataset}, facts=facts)
 

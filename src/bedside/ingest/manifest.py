@@ -1,0 +1,107 @@
+"""What a dataset says of itself: its cases, who is in which split, and what became of every received file."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bedside.core.config import Study
+from bedside.core.dataset import CaseRecord, Counts, Dataset, Manifest, Splits
+from bedside.core.errors import InputRejected
+from bedside.core.identity import Identity
+from bedside.data.split import extend_splits, split_patients
+from bedside.formats.found import Refused
+from bedside.ingest.assess import Accepted, Outcome, Repeated
+
+
+def manifest_of(study: Study, settled: Sequence[Outcome], identity: Identity, *, parent: Dataset | None) -> Manifest:
+    """Put together what was settled, and the version before if there is one.
+
+    Raises:
+        InputRejected: NO_CASES: nothing was accepted, and nothing was known.
+        UsageError: there are too few patients for the split.
+    """
+    accepted, rejected, duplicates = counts(settled)
+    cases = [one for one in settled if isinstance(one, Accepted)]
+    relabelled = [one for one in cases if one.relabelled]
+    if not cases and not (parent and duplicates):
+        raise _no_cases(accepted + sum(rejected.values()) + duplicates, rejected)
+    batch = Counts(
+        received=accepted + sum(rejected.values()) + duplicates,
+        accepted=accepted,
+        rejected=rejected,
+        duplicates=duplicates,
+        added=len(cases) - len(relabelled),
+        relabelled=len(relabelled),
+    )
+    before = parent.manifest if parent else None
+    records = _joined(parent, [one.record for one in cases])
+    total = before or Counts(received=0, accepted=0, rejected={}, duplicates=0)
+    reasons = {one.code: one.sentence for one in sorted(_refusals(settled), key=lambda one: one.sentence, reverse=True)}
+    return Manifest(
+        study=study.study,
+        contract=study.contract,
+        cases=records,
+        splits=_splits(study, records, before.splits if before else None),
+        received=total.received + batch.received,
+        accepted=total.accepted + batch.accepted,
+        rejected=dict(sorted((Counter(total.rejected) + Counter(rejected)).items())),
+        duplicates=total.duplicates + batch.duplicates,
+        parent=parent.digest if parent else "",
+        batch=batch,
+        reasons=dict(sorted({**(before.reasons if before else {}), **reasons}.items())),
+        names=fingerprint(identity),
+    )
+
+
+def fingerprint(identity: Identity) -> str:
+    """Tells one key of pseudonyms from another without telling the key."""
+    return identity.hidden("fingerprint of the key")[:16]
+
+
+def counts(settled: Sequence[Outcome]) -> tuple[int, dict[str, int], int]:
+    """Files accepted, refused by code, and repeated."""
+    rejected = Counter[str]()
+    for one in _refusals(settled):
+        rejected[one.code] += len(one.files)
+    repeated = sum(len(one.files) for one in settled if isinstance(one, Repeated))
+    accepted = sum(one.files for one in settled if isinstance(one, Accepted))
+    return accepted, dict(sorted(rejected.items())), repeated
+
+
+def held_by(parent: Dataset, case: CaseRecord) -> CaseRecord:
+    """A case of the version before, as the next version names it: the arrays stay in the folder that holds them."""
+    volumes = {
+        role: volume.model_copy(update={"held_by": volume.held_by or parent.digest}) for role, volume in case.volumes.items()
+    }
+    return case.model_copy(update={"volumes": volumes})
+
+
+def _joined(parent: Dataset | None, new: Sequence[CaseRecord]) -> tuple[CaseRecord, ...]:
+    """Cases of both, by name; arrays that the version before holds already are not stored twice."""
+    before = {} if parent is None else {case.id: held_by(parent, case) for case in parent.manifest.cases}
+    held = {volume.file: volume.held_by for case in before.values() for volume in case.volumes.values()}
+    records = dict(before)
+    for case in new:
+        volumes = {
+            role: volume.model_copy(update={"held_by": held.get(volume.file, "")}) for role, volume in case.volumes.items()
+        }
+        records[case.id] = case.model_copy(update={"volumes": volumes})
+    return tuple(records[name] for name in sorted(records))
+
+
+def _splits(study: Study, cases: Sequence[CaseRecord], before: Splits | None) -> Splits:
+    patients = {case.patient for case in cases}
+    settings = study.split.model_dump()
+    return split_patients(patients, **settings) if before is None else extend_splits(before, patients, **settings)
+
+
+def _refusals(settled: Sequence[Outcome]) -> list[Refused]:
+    return [one for one in settled if isinstance(one, Refused)]
+
+
+def _no_cases(received: int, rejected: dict[str, int]) -> InputRejected:
+    listed = ", ".join(f"{count} {code}" for code, count in rejected.items())
+    return InputRejected(
+        f"No case was accepted: of {received} received files {sum(rejected.values())} were refused"
+        + (f" ({listed}); their bytes and the reasons are in quarantine." if rejected else "; the images folder is empty."),
+        code="NO_CASES",
+    )
