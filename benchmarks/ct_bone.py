@@ -2,9 +2,9 @@
 
 python benchmarks/ct_bone.py --from ../shared/data/ct_bone_totalseg --minutes 10 --folder /tmp/ct-bone
 
-Three real patients are labelled, and their labels are other models' outputs (see the data's PROVENANCE): a trunk at 3 mm, 20 DICOM
-slices of another trunk at 0.98 x 0.98 x 2 mm, and a crop of the lumbar spine at 1.5 mm. Three patients say whether the chain works,
-not how good a product would be.
+Three real patients are labelled, and their labels are other models' outputs (see the data's PROVENANCE): a trunk at 3 mm,
+20 DICOM slices of another trunk at 0.98 x 0.98 x 2 mm, and a crop of the lumbar spine at 1.5 mm. Three patients say whether the
+chain works, not how good a product would be.
 """
 
 import argparse
