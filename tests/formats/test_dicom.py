@@ -96,7 +96,7 @@ def test_a_found_series_says_where_it_came_from(tmp_path, numbered, plain_affine
     assert found.source == digest_json({str(n): sha for n, sha in enumerate(sorted(map(digest_file, paths)))})
     assert (found.geometry, found.modality, found.patient_id) == ("dicom", "CT", "P1")
     assert found.scanner == "ACME Imaging Ray 1"
-    assert found.decoder.startswith("pydicom ")
+    assert found.decoder.startswith("numpy ")
 
 
 def test_the_source_digest_does_not_depend_on_file_names(series):
@@ -160,8 +160,8 @@ def test_positions_rounded_by_the_scanner_are_still_a_volume(series, numbered, p
     assert place_error_mm(numbered(plain_affine()), only(folder).volume) <= 0.04 + 1e-6
 
 
-@pytest.mark.parametrize("degrees", [1, 10, 20, -15])
-def test_a_tilted_gantry_is_named_with_its_angle(series, degrees):
+@pytest.mark.parametrize("degrees", [36, 45, -60])
+def test_a_lean_further_than_a_gantry_can_is_named_with_its_angle(series, degrees):
     lean = 2.5 * np.tan(np.radians(degrees))
     folder = series(edit=moved([(0, lean * index, 0) for index in range(5)]))
     (refused,) = read_folder(folder).refused
@@ -240,7 +240,7 @@ def test_slices_that_do_not_belong_together_are_named(series, values, code):
     ("values", "code"),
     [
         ({"Modality": "PT"}, "DCM_MODALITY"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "DCM_MODALITY"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "DCM_SECONDARY_CAPTURE"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "DCM_MULTIFRAME"),
         ({"NumberOfFrames": 2}, "DCM_MULTIFRAME"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "DCM_LOCALIZER"),
@@ -308,7 +308,7 @@ def test_derived_images_among_originals_are_set_aside(series):
 
     reading = read_folder(series(edit=edit))
     assert len(reading.found[0].files) == 4
-    assert [(entry.code, len(entry.files)) for entry in reading.refused] == [("DCM_LOCALIZER", 1)]
+    assert [(entry.code, len(entry.files)) for entry in reading.refused] == [("DCM_DERIVED", 1)]
 
 
 def test_a_series_of_derived_images_only_is_a_volume(series):

@@ -9,8 +9,22 @@ from bedside.formats.dicom_codestream import check_frame, join_fragments
 RLE, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"
 
 
-def check(stream, syntax):
-    check_frame(encapsulate([stream]), syntax, 8, 6, bits_allocated=16)
+JPEG = {name: f"1.2.840.10008.1.2.4.{name}" for name in (50, 51, 57, 70, 80, 81)}
+
+
+def fragments(stream, count=1):
+    """The items of one frame, without the offset table in front of them."""
+    return encapsulate([stream], fragments_per_frame=count, has_bot=False)[8:]
+
+
+def check(stream, syntax, bits=16):
+    check_frame(fragments(stream), syntax, 8, 6, bits_allocated=bits)
+
+
+def jpeg(marker=0xC3, *, rows=8, columns=6, components=1, precision=12, end=b"\xff\xd9"):
+    frame = struct.pack(">BHHB", precision, rows, columns, components) + b"\1\x11\0" * components
+    comment = b"\xff\xfe" + struct.pack(">H", 6) + b"text"
+    return b"\xff\xd8" + comment + bytes([0xFF, marker]) + struct.pack(">H", len(frame) + 2) + frame + b"\xff\xda\0\2data" + end
 
 
 def rle(count, *offsets, length=100):
@@ -25,6 +39,11 @@ def jpeg2000(*, width=6, height=8, components=1, tile=6, bits=12, end=b"\xff\xd9
 def test_sound_frames_pass():
     check(rle(2, 64, 80), RLE)
     check(jpeg2000(), J2K)
+    check(jpeg(0xC0, precision=8), JPEG[50], bits=8)
+    check(jpeg(0xC1), JPEG[51])
+    check(jpeg(), JPEG[57])
+    check(jpeg(end=b"\xff\xd9\0"), JPEG[70])
+    check(jpeg(0xF7), JPEG[80])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +63,22 @@ def test_sound_frames_pass():
         (jpeg2000(end=b""), J2K, "DCM_TRUNCATED"),
         (b"\xff\xd8" + bytes(60), J2K, "DCM_DECODE"),
         (jpeg2000()[:40], J2K, "DCM_DECODE"),
+        (jpeg(rows=9), JPEG[70], "DCM_GEOMETRY"),
+        (jpeg(rows=0), JPEG[70], "DCM_GEOMETRY"),
+        (jpeg(columns=60000), JPEG[70], "DCM_GEOMETRY"),
+        (jpeg(components=3), JPEG[70], "DCM_GEOMETRY"),
+        (jpeg(precision=17), JPEG[70], "DCM_GEOMETRY"),
+        (jpeg(precision=8), JPEG[70], "DCM_GEOMETRY"),
+        (jpeg(0xC1, precision=16), JPEG[51], "DCM_GEOMETRY"),
+        (jpeg(0xC0), JPEG[50], "DCM_GEOMETRY"),
+        (jpeg(0xC0), JPEG[70], "DCM_DECODE"),
+        (jpeg(0xC2), JPEG[51], "DCM_DECODE"),
+        (jpeg(), JPEG[80], "DCM_DECODE"),
+        (jpeg(0xF7, rows=65535), JPEG[81], "DCM_GEOMETRY"),
+        (jpeg(end=b""), JPEG[57], "DCM_TRUNCATED"),
+        (jpeg()[:14], JPEG[57], "DCM_DECODE"),
+        (b"\xff\xd8" + b"\xff" * 60, JPEG[57], "DCM_DECODE"),
+        (b"not a jpeg stream at all", JPEG[57], "DCM_DECODE"),
     ],
 )
 def test_a_stream_that_contradicts_its_header_never_reaches_the_decoder(stream, syntax, code):
@@ -52,8 +87,8 @@ def test_a_stream_that_contradicts_its_header_never_reaches_the_decoder(stream, 
     assert caught.value.code == code
 
 
-def test_fragments_are_joined_without_the_offset_table():
-    assert join_fragments(encapsulate([b"abcdef"], fragments_per_frame=3)) == b"abcdef"
+def test_fragments_of_one_frame_are_joined():
+    assert join_fragments(fragments(b"abcdef", 3)) == b"abcdef"
 
 
 def test_pixel_data_without_a_fragment_is_truncated():

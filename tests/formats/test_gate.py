@@ -191,7 +191,7 @@ def test_bit_flips_end_in_pixels_or_a_named_refusal(series, numbered, plain_affi
         mutant.write_bytes(data)
         try:
             array = load_stack([Slice(mutant, digest_bytes(data), inspection.header)])
-            assert array.shape == (1, inspection.header.columns, inspection.header.rows, 1)
+            assert array.shape == (1, inspection.header.facts.columns, inspection.header.facts.rows, 1)
             outcomes["pixels"] += 1
         except InputRejected:
             outcomes["refused"] += 1

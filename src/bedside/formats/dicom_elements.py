@@ -133,10 +133,16 @@ def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
     _Walk(into, limits).run(start, implicit=into.syntax == _IMPLICIT)
 
 
+def data_set_start(data: bytes) -> int:
+    """Where the file meta information ends and the data set (or its deflated bytes) starts; raises as `walk`."""
+    return _walk_meta(data, Elements())
+
+
 def _walk_meta(data: bytes, into: Elements) -> int:
     """Read group 0002, always Explicit VR Little Endian (PS3.10 7.1); return where the data set starts."""
     at = _PREAMBLE_BYTES
-    into.table = table = {}
+    table: dict[int, Element] = {}
+    into.table = table
     while data[at : at + 2] == b"\x02\x00":
         tag, vr, start, length = _explicit(data, at, "<")
         if length == _UNDEFINED or start + length > len(data):

@@ -1,69 +1,58 @@
-"""What one received file says of itself: a frozen `Header`, or the reason why it is refused. No pixel is touched."""
+"""What one received file says of itself: a frozen `Header` per frame, or the reason why it is refused. No pixel is touched."""
 
-import struct
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-from pydicom.uid import AllTransferSyntaxes
+from collections import ChainMap
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import Literal
 
 from bedside.core.errors import InputRejected
+from bedside.core.identity import Identity
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
+from bedside.formats.dicom_facts import Fact, acquisition, marks
+from bedside.formats.dicom_fragments import frame_places
+from bedside.formats.dicom_kinds import check_kind, derivation, image_type, modality_of
+from bedside.formats.dicom_syntax import BIG_ENDIAN, NATIVE, check_syntax
+from bedside.formats.dicom_values import clean, integer, name, numbers, text, uid
 from bedside.formats.gate import LIMITS, Limits
 
-ENCAPSULATED = {
-    "1.2.840.10008.1.2.5": "RLELossless",
-    "1.2.840.10008.1.2.4.90": "JPEG2000Lossless",
-    "1.2.840.10008.1.2.4.91": "JPEG2000",
-    "1.2.840.10008.1.2.4.201": "HTJ2KLossless",
-    "1.2.840.10008.1.2.4.202": "HTJ2KLosslessRPCL",
-    "1.2.840.10008.1.2.4.203": "HTJ2K",
-}
-"""Compressed transfer syntaxes with a decoder that comes with bedside."""
-NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
-_SYNTAX_KEYWORDS = {str(uid): uid.keyword for uid in AllTransferSyntaxes}
-_CLASSES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR"}
-_MULTIFRAME_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-    "1.2.840.10008.5.1.4.1.1.4.1",
-    "1.2.840.10008.5.1.4.1.1.4.3",
-    "1.2.840.10008.5.1.4.1.1.4.4",
-}
-_DECIMAL_BYTES = frozenset(b"0123456789+-.eE\\ \0")
+Vector = tuple[float, float, float]
+
 _COSINE_TOLERANCE = 1e-4
 """How far the row and column directions may be from unit length and from a right angle: 0.05 mm across a 500 mm field."""
+_MOST_FRAMES = 1 << 16
+_FACT_TAGS = (0x00200037, 0x00280030, 0x00089007, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104)
+"""What may differ from frame to frame and is part of `Facts`."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Header:
-    """One slice, as its header describes it. It has no repr: that would carry the patient into logs.
+@dataclass(frozen=True, slots=True, repr=False)
+class Facts:
+    """What the slices of a volume have in common; one object serves all of them. It has no repr, like `Header`.
 
     Attributes:
-        sop_uid, frame_uid, patient_id: as received; an emptied SOPInstanceUID is taken from the file meta information.
+        frame_uid, patient_id, issuer: as received; PatientID and IssuerOfPatientID in one normal form of their letters.
         syntax: TransferSyntaxUID.
         modality: "CT" or "MR".
-        image_type: ImageType's values.
+        derived: "" for an original, "reformat" or "derived".
         scanner: cleaned manufacturer and model.
         rows, columns, bits_allocated, bits_stored: of the pixels.
         signed: PixelRepresentation 1.
-        photometric: MONOCHROME1 or MONOCHROME2.
-        position_mm: (3,) centre of the first pixel, LPS.
-        row_direction: (3,) LPS unit vector along which the column index grows.
-        column_direction: (3,) LPS unit vector along which the row index grows.
+        photometric: MONOCHROME1 or MONOCHROME2. Values are kept as stored for both: MONOCHROME1 says only that a display shows
+            the smallest as white (PS3.3 C.7.6.3.1.2).
+        row_direction: LPS unit vector along which the column index grows.
+        column_direction: LPS unit vector along which the row index grows.
         spacing_mm: between rows, between columns (PixelSpacing's own order).
-        slope, intercept: of the rescale; 1 and 0 for MR without one.
-        pixels: where PixelData's value starts and ends in the (inflated) file.
-        pixel_vr: its value representation, "OB" or "OW".
+        padding: smallest and largest stored number that stands for "nothing was measured here", of a CT.
+        pixel_vr: value representation of PixelData, "OB" or "OW".
+        acquisition: what is known of the picture, as `Found.acquisition`.
     """
 
-    sop_uid: str
     frame_uid: str
     patient_id: str
+    issuer: str
     syntax: str
     modality: str
-    image_type: tuple[str, ...]
+    derived: str
     scanner: str
     rows: int
     columns: int
@@ -71,51 +60,88 @@ class Header:
     bits_stored: int
     signed: bool
     photometric: str
-    position_mm: NDArray[np.float64]
-    row_direction: NDArray[np.float64]
-    column_direction: NDArray[np.float64]
+    row_direction: Vector
+    column_direction: Vector
     spacing_mm: tuple[float, float]
+    padding: tuple[int, int] | None
+    pixel_vr: str
+    acquisition: tuple[Fact, ...]
+
+    @property
+    def normal(self) -> Vector:
+        """Of the slices' plane: row direction x column direction."""
+        (a, b, c), (d, e, f) = self.row_direction, self.column_direction
+        return b * f - c * e, c * d - a * f, a * e - b * d
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Header:
+    """One slice, as its file describes it. It has no repr: that would carry the patient into logs.
+
+    Attributes:
+        sop_uid: as received; an emptied SOPInstanceUID is taken from the file meta information.
+        facts: what it shares with the other slices.
+        position_mm: centre of the first pixel, LPS.
+        slope, intercept: of the rescale; 1 and 0 for MR without one.
+        pixels: where the frame's bytes start and end in the (inflated) file; for compressed ones with their item tags.
+        marks: by which a series divides, see `dicom_facts.MARKS`.
+        instance: InstanceNumber, 0 when unknown. It never orders slices in space.
+        frame: number of the frame in its file, from 0.
+        frames: how many the file holds.
+    """
+
+    sop_uid: str
+    facts: Facts
+    position_mm: Vector
     slope: float
     intercept: float
     pixels: tuple[int, int]
-    pixel_vr: str
-
-    @property
-    def compressed(self) -> bool:
-        """Whether the pixels need a decoder."""
-        return self.syntax in ENCAPSULATED
+    marks: tuple[str, ...]
+    instance: int
+    frame: int = 0
+    frames: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inspection:
-    """Result of looking at one file: exactly one of `header` and `problem` is there.
+    """Result of looking at one file: it has headers or a problem.
 
     Attributes:
         series: what its slices are grouped by: SeriesInstanceUID, or "frame " and the FrameOfReferenceUID where a
             de-identification has emptied it; "" when the file could not be read that far.
-        header: of a sound file.
+        headers: of a sound file, one per frame.
         problem: why the file is refused.
     """
 
     series: str
-    header: Header | None = None
+    headers: tuple[Header, ...] = field(default=(), repr=False)
     problem: InputRejected | None = None
 
+    @property
+    def header(self) -> Header | None:
+        """The first frame's."""
+        return self.headers[0] if self.headers else None
 
-def inspect(data: bytes, *, limits: Limits = LIMITS) -> Inspection:
-    """Look at one received file. Nothing is raised: a refusal is part of the answer, with the series it belongs to."""
+
+def inspect(data: bytes, *, limits: Limits = LIMITS, identity: Identity | None = None) -> Inspection:
+    """Look at one received file. Nothing is raised: a refusal is part of the answer, with the series it belongs to.
+
+    Args:
+        data: the file.
+        limits: the gate's.
+        identity: makes a stand-in for the institution's name; without one it is left out.
+    """
     elements = Elements()
     try:
         walk(data, elements, limits=limits)
-        header = _header(elements, limits)
-        return Inspection(_series(elements), header=header)
+        return Inspection(_series(elements), _headers(elements, limits, identity))
     except InputRejected as problem:
         return Inspection(_series(elements), problem=problem)
 
 
 def _series(elements: Elements) -> str:
-    frame_uid = _text(elements, 0x00200052)
-    return _text(elements, 0x0020000E) or (f"frame {frame_uid}" if frame_uid else "")
+    frame_uid = text(elements, 0x00200052)
+    return text(elements, 0x0020000E) or (f"frame {frame_uid}" if frame_uid else "")
 
 
 def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
@@ -125,83 +151,97 @@ def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
     return elements.data
 
 
-def _header(elements: Elements, limits: Limits) -> Header:
-    modality = _modality(elements)
-    _check_syntax(elements.syntax)
-    image_type = tuple(part.strip() for part in _text(elements, 0x00080008).upper().split("\\"))
-    _check_kind(elements, image_type)
-    rows, columns, bits_allocated, bits_stored = _pixel_shape(elements, limits)
+def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> tuple[Header, ...]:
+    """One header per frame; what the frames share is looked at once."""
+    modality, framed = modality_of(elements)
+    check_syntax(elements.syntax)
+    check_kind(elements, framed=framed)
+    shape = _pixel_shape(elements, limits)
+    rows, columns, bits_allocated, _ = shape
+    views = _views(elements) if framed else [elements]
+    if elements.syntax == BIG_ENDIAN and bits_allocated == 8 and len(views) > 1:
+        raise InputRejected("Frames of 8 bits in big endian words are not read; export single frames.", code="DCM_SYNTAX")
+    places = frame_places(elements, len(views), rows * columns * bits_allocated // 8)
+    if elements.syntax not in NATIVE:
+        for first, last in places:
+            check_frame(elements.data[first:last], elements.syntax, rows, columns, bits_allocated=bits_allocated)
+    sop_uid = uid(text(elements, 0x00080018) or elements.sop_uid, "SOPInstanceUID")
+    number = text(elements, 0x00200013)
+    instance = int(number) if number.isdecimal() and len(number) < 12 else 0
+    known: dict[tuple[bytes, ...], Facts] = {}
+    headers = []
+    for frame, (view, pixels) in enumerate(zip(views, places, strict=True)):
+        key = tuple(view.raw(tag) for tag in _FACT_TAGS) if framed else ()
+        if key not in known:
+            known[key] = _facts(view, modality, shape, identity)
+        slope, intercept = _rescale(view, modality)
+        position = numbers(view, 0x00200032, 3, "ImagePositionPatient")
+        headers.append(
+            Header(
+                sop_uid=sop_uid,
+                facts=known[key],
+                position_mm=(position[0], position[1], position[2]),
+                slope=slope,
+                intercept=intercept,
+                pixels=pixels,
+                marks=marks(view),
+                instance=instance,
+                frame=frame,
+                frames=len(views),
+            )
+        )
+    return tuple(headers)
+
+
+def _views(elements: Elements) -> list[Elements]:
+    """Each frame's elements: its own functional groups, then the shared ones, then the data set (PS3.3 C.7.6.16)."""
+    said = text(elements, 0x00280008)
+    count = int(said) if said.isdecimal() and len(said) < 8 else 0
+    if not 1 <= count <= _MOST_FRAMES or len(elements.frames) != count:
+        raise InputRejected(
+            "The number of frames and their functional groups contradict each other; fetch the file again.", code="DCM_MULTIFRAME"
+        )
+    root = dict(elements.table)
+    return [replace(elements, table=ChainMap(frame, elements.shared, root)) for frame in elements.frames]
+
+
+def _facts(elements: Elements, modality: str, shape: tuple[int, int, int, int], identity: Identity | None) -> Facts:
+    rows, columns, bits_allocated, bits_stored = shape
     row_direction, column_direction = _directions(elements)
-    slope, intercept = _rescale(elements, modality)
-    pixels = _pixel_place(elements, rows * columns * bits_allocated // 8)
-    if elements.syntax in ENCAPSULATED:
-        check_frame(elements.data[slice(*pixels)], elements.syntax, rows, columns, bits_allocated=bits_allocated)
-    return Header(
-        sop_uid=_uid(_text(elements, 0x00080018) or elements.sop_uid, "SOPInstanceUID"),
+    signed = integer(elements, 0x00280103, "PixelRepresentation", {0, 1}) == 1
+    facts = Facts(
         frame_uid=_frame(elements),
-        patient_id=_text(elements, 0x00100020),
+        patient_id=name(elements, 0x00100020),
+        issuer=name(elements, 0x00100021),
         syntax=elements.syntax,
         modality=modality,
-        image_type=image_type,
-        scanner=_clean(f"{_text(elements, 0x00080070)} {_text(elements, 0x00081090)}"),
+        derived=derivation(image_type(elements)),
+        scanner=clean(f"{text(elements, 0x00080070)} {text(elements, 0x00081090)}"),
         rows=rows,
         columns=columns,
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
-        signed=_integer(elements, 0x00280103, "PixelRepresentation", {0, 1}) == 1,
-        photometric=_text(elements, 0x00280004),
-        position_mm=np.array(_numbers(elements, 0x00200032, 3, "ImagePositionPatient")),
+        signed=signed,
+        photometric=text(elements, 0x00280004),
         row_direction=row_direction,
         column_direction=column_direction,
         spacing_mm=_spacing(elements),
-        slope=slope,
-        intercept=intercept,
-        pixels=pixels,
+        padding=_padding(elements, signed=signed) if modality == "CT" else None,
         pixel_vr=elements.table[PIXEL_DATA].vr or "OW",
+        acquisition=(),
     )
-
-
-def _modality(elements: Elements) -> str:
-    sop_class = _text(elements, 0x00080016) or elements.sop_class
-    if sop_class in _MULTIFRAME_CLASSES:
-        raise InputRejected("This is an enhanced multi-frame image; export it as single frames.", code="DCM_MULTIFRAME")
-    modality = _CLASSES.get(sop_class)
-    named = _text(elements, 0x00080060)
-    if PIXEL_DATA not in elements.table and (modality or not sop_class):
-        raise InputRejected("The file ends before its pixel data; fetch it again.", code="DCM_TRUNCATED")
-    if modality is None or named != modality:
-        raise InputRejected("This is no CT or MR image (SOP class and modality); only those are read.", code="DCM_MODALITY")
-    return modality
-
-
-def _check_syntax(syntax: str) -> None:
-    if syntax in NATIVE or syntax in ENCAPSULATED:
-        return
-    name = _SYNTAX_KEYWORDS.get(syntax, "an unknown transfer syntax")
-    raise InputRejected(
-        f"The pixels are stored as {name}, for which there is no decoder here; decompress them.", code="DCM_SYNTAX"
-    )
-
-
-def _check_kind(elements: Elements, image_type: tuple[str, ...]) -> None:
-    frames = _text(elements, 0x00280008)
-    if frames not in {"", "1"}:
-        raise InputRejected("The file holds several frames; export it as single frames.", code="DCM_MULTIFRAME")
-    if "MOSAIC" in image_type:
-        raise InputRejected("The frame is a mosaic of many slices; export it as single slices.", code="DCM_MOSAIC")
-    if {"LOCALIZER", "SCOUT", "TOPOGRAM"} & set(image_type):
-        raise InputRejected("This is a localizer, which is no slice of the volume; it is set aside.", code="DCM_LOCALIZER")
+    return replace(facts, acquisition=acquisition(elements, facts.normal, identity))
 
 
 def _pixel_shape(elements: Elements, limits: Limits) -> tuple[int, int, int, int]:
     """Rows, columns, bits allocated and stored (PS3.3 C.7.6.3), checked before anything is allocated."""
-    rows = _integer(elements, 0x00280010, "Rows", range(1, 65536))
-    columns = _integer(elements, 0x00280011, "Columns", range(1, 65536))
-    _integer(elements, 0x00280002, "SamplesPerPixel", {1})
-    allocated = _integer(elements, 0x00280100, "BitsAllocated", {8, 16})
-    stored = _integer(elements, 0x00280101, "BitsStored", range(1, allocated + 1))
-    _integer(elements, 0x00280102, "HighBit", {stored - 1})
-    if _text(elements, 0x00280004) not in {"MONOCHROME1", "MONOCHROME2"}:
+    rows = integer(elements, 0x00280010, "Rows", range(1, 65536))
+    columns = integer(elements, 0x00280011, "Columns", range(1, 65536))
+    integer(elements, 0x00280002, "SamplesPerPixel", {1})
+    allocated = integer(elements, 0x00280100, "BitsAllocated", {8, 16})
+    stored = integer(elements, 0x00280101, "BitsStored", range(1, allocated + 1))
+    integer(elements, 0x00280102, "HighBit", {stored - 1})
+    if text(elements, 0x00280004) not in {"MONOCHROME1", "MONOCHROME2"}:
         raise InputRejected("The pixels are not grey values (PhotometricInterpretation).", code="DCM_GEOMETRY")
     if rows * columns > limits.max_voxels:
         raise InputRejected(
@@ -210,37 +250,18 @@ def _pixel_shape(elements: Elements, limits: Limits) -> tuple[int, int, int, int
     return rows, columns, allocated, stored
 
 
-def _pixel_place(elements: Elements, expected_bytes: int) -> tuple[int, int]:
-    """Where the pixels are; uncompressed ones must have exactly the length that the header promises (and one pad byte)."""
-    place = elements.table[PIXEL_DATA]
-    if place.encapsulated != (elements.syntax in ENCAPSULATED):
-        raise InputRejected("Pixel data and transfer syntax contradict each other.", code="DCM_STRUCTURE")
-    if not place.encapsulated:
-        length = place.end - place.start
-        if length < expected_bytes:
-            raise InputRejected(
-                f"The pixel data has {length} bytes, the header asks for {expected_bytes}; fetch the file again.",
-                code="DCM_TRUNCATED",
-            )
-        if length > expected_bytes + expected_bytes % 2:
-            raise InputRejected(
-                f"The pixel data has {length} bytes, the header accounts for {expected_bytes}; they do not belong together.",
-                code="DCM_GEOMETRY",
-            )
-    return place.start, place.end
-
-
-def _directions(elements: Elements) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _directions(elements: Elements) -> tuple[Vector, Vector]:
     """The row and column directions, made exactly unit length."""
-    cosines = np.array(_numbers(elements, 0x00200037, 6, "ImageOrientationPatient")).reshape(2, 3)
-    if np.abs(cosines @ cosines.T - np.eye(2)).max() > _COSINE_TOLERANCE:
+    a, b, c, d, e, f = numbers(elements, 0x00200037, 6, "ImageOrientationPatient")
+    lengths = a * a + b * b + c * c, d * d + e * e + f * f
+    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(a * d + b * e + c * f)) > _COSINE_TOLERANCE:
         raise InputRejected("The row and column directions are not perpendicular unit vectors.", code="DCM_GEOMETRY")
-    cosines /= np.linalg.norm(cosines, axis=1, keepdims=True)
-    return cosines[0], cosines[1]
+    first, second = sqrt(lengths[0]), sqrt(lengths[1])
+    return (a / first, b / first, c / first), (d / second, e / second, f / second)
 
 
 def _spacing(elements: Elements) -> tuple[float, float]:
-    between_rows, between_columns = _numbers(elements, 0x00280030, 2, "PixelSpacing")
+    between_rows, between_columns = numbers(elements, 0x00280030, 2, "PixelSpacing")
     if min(between_rows, between_columns) <= 0:
         raise InputRejected("PixelSpacing is not positive.", code="DCM_GEOMETRY")
     return between_rows, between_columns
@@ -252,69 +273,30 @@ def _rescale(elements: Elements, modality: str) -> tuple[float, float]:
         raise InputRejected("The values go through a lookup table; only a linear rescale is read.", code="DCM_RESCALE")
     if modality == "MR" and 0x00281052 not in elements.table and 0x00281053 not in elements.table:
         return 1.0, 0.0
-    if _text(elements, 0x00281054) not in {"", "HU"} and modality == "CT":
+    if text(elements, 0x00281054) not in {"", "HU"} and modality == "CT":
         raise InputRejected("The CT's values are not Hounsfield units (RescaleType).", code="DCM_RESCALE")
-    intercept = _numbers(elements, 0x00281052, 1, "RescaleIntercept", code="DCM_RESCALE")[0]
-    slope = _numbers(elements, 0x00281053, 1, "RescaleSlope", code="DCM_RESCALE")[0]
+    intercept = numbers(elements, 0x00281052, 1, "RescaleIntercept", code="DCM_RESCALE")[0]
+    slope = numbers(elements, 0x00281053, 1, "RescaleSlope", code="DCM_RESCALE")[0]
     if slope == 0:
         raise InputRejected("RescaleSlope is 0, which makes all values equal.", code="DCM_RESCALE")
     return slope, intercept
 
 
-def _text(elements: Elements, tag: int) -> str:
-    """A text value without padding; UTF-8 where it is that, else Latin-1 (what is compared are equal bytes, not letters)."""
-    raw = elements.raw(tag).strip(b"\0 ")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-def _uid(value: str, name: str) -> str:
-    if not value or len(value) > 64 or set(value) - set("0123456789."):
-        raise InputRejected(f"{name} is missing or no UID.", code="DCM_UID")
-    return value
+def _padding(elements: Elements, *, signed: bool) -> tuple[int, int] | None:
+    """PixelPaddingValue to PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2), read with the pixels' own sign."""
+    order: Literal["little", "big"] = "little" if elements.order == "<" else "big"
+    raws = [elements.raw(tag) for tag in (0x00280120, 0x00280121)]
+    values = [int.from_bytes(raw, order, signed=signed) for raw in raws if len(raw) == 2]
+    if len(raws[0]) != 2:
+        return None
+    return min(values), max(values)
 
 
 def _frame(elements: Elements) -> str:
     """FrameOfReferenceUID, without which an emptied SeriesInstanceUID leaves nothing to group by."""
-    series_uid, frame_uid = _text(elements, 0x0020000E), _text(elements, 0x00200052)
+    series_uid, frame_uid = text(elements, 0x0020000E), text(elements, 0x00200052)
     if frame_uid:
-        _uid(frame_uid, "FrameOfReferenceUID")
+        uid(frame_uid, "FrameOfReferenceUID")
     if series_uid or not frame_uid:
-        _uid(series_uid, "SeriesInstanceUID")
+        uid(series_uid, "SeriesInstanceUID")
     return frame_uid
-
-
-def _integer(elements: Elements, tag: int, name: str, allowed: range | set[int]) -> int:
-    """An unsigned short (US) within what is allowed."""
-    raw, place = elements.raw(tag), elements.table.get(tag)
-    if place is None or place.vr not in {"US", ""} or len(raw) != 2:
-        raise InputRejected(f"{name} is missing or no 16-bit number.", code="DCM_GEOMETRY")
-    value = int(struct.unpack(elements.order + "H", raw)[0])
-    if value not in allowed:
-        raise InputRejected(f"{name} has a value that no CT or MR slice read here can have.", code="DCM_GEOMETRY")
-    return value
-
-
-def _numbers(elements: Elements, tag: int, count: int, name: str, *, code: str = "DCM_GEOMETRY") -> tuple[float, ...]:
-    """Decimal strings (DS), all of them finite."""
-    fault = InputRejected(f"{name} is not {count} finite number{'s' if count > 1 else ''}.", code=code)
-    raw, place = elements.raw(tag), elements.table.get(tag)
-    if place is None or place.vr not in {"DS", ""} or len(raw) > 256:
-        raise fault
-    if set(raw) - _DECIMAL_BYTES:
-        raise fault
-    try:
-        values = tuple(float(part) for part in raw.decode("ascii").strip("\0 ").split("\\"))
-    except ValueError:
-        raise fault from None
-    if len(values) != count or not all(abs(value) < 1e9 for value in values):
-        raise fault
-    return values
-
-
-def _clean(text: str) -> str:
-    """Letters, digits, dots, dashes and single spaces, at most 64: safe in tables and file names of reports."""
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in ".-") else " " for letter in text)
-    return " ".join(kept.split())[:64].strip()

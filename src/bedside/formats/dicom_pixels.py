@@ -1,32 +1,37 @@
-"""Pixels of an accepted series to one array, when they are first looked at. pydicom decodes; its errors end at the gate."""
+"""Pixels of an accepted series to one array, when they are first looked at: one frame at a time, straight to its place."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
 
+from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.volume import Array
-from bedside.formats.dicom_header import ENCAPSULATED, Header, dataset_bytes
-from bedside.formats.gate import LIMITS, Limits, guarded, receive_again
+from bedside.formats.dicom_decode import Plane, decode
+from bedside.formats.dicom_header import Header, dataset_bytes
+from bedside.formats.dicom_syntax import DEFLATED
+from bedside.formats.dicom_tilt import Shear, untilt_plane
+from bedside.formats.gate import LIMITS, Limits, receive_again
 
-_RLE = "1.2.840.10008.1.2.5"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+AIR_HU = -1024.0
+"""What padding of a CT becomes (see `padding_is_air`)."""
+_LEAST_TISSUE_HU, _MOST_TISSUE_HU = -1000.0, 3071.0
 _INT16 = np.iinfo(np.int16)
+_INT32_SAFE = 1 << 30
+_CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Slice:
-    """One received file that is part of a volume.
+    """One frame that is part of a volume.
 
     Attributes:
-        path: where its bytes lie.
+        path: where its file lies.
         digest: SHA-256 of the file when it was accepted.
-        header: what it says of itself.
+        header: what the frame says of itself, and which frame of the file it is.
     """
 
     path: Path
@@ -34,19 +39,19 @@ class Slice:
     header: Header
 
 
-def decoder_of(syntax: str) -> str:
-    """Which library turns the bytes of a transfer syntax into numbers, with its version."""
-    plain = f"pydicom {pydicom.__version__}"
-    if syntax in ENCAPSULATED and syntax != _RLE:
-        return f"{plain} with pylibjpeg-openjpeg {version('pylibjpeg-openjpeg')}"
-    return plain
-
-
-def load_stack(slices: Sequence[Slice], *, limits: Limits = LIMITS) -> Array:
-    """Decode a stack, one slice at a time.
+def load_stack(
+    slices: Sequence[Slice],
+    *,
+    shear: Shear | None = None,
+    blend: Sequence[tuple[int, float]] = (),
+    limits: Limits = LIMITS,
+) -> Array:
+    """Decode a stack, one frame at a time.
 
     Args:
         slices: in order along the normal, all of one size.
+        shear: of a tilted stack, which is brought onto a grid with perpendicular axes.
+        blend: of an uneven stack, see `dicom_geometry.Stack.blend`.
         limits: the gate's.
 
     Returns:
@@ -57,58 +62,142 @@ def load_stack(slices: Sequence[Slice], *, limits: Limits = LIMITS) -> Array:
         InputRejected: a frame cannot be decoded (DCM_DECODE).
         IntegrityError: a file changed since it was accepted.
     """
-    planes = [_decode(one, limits) for one in slices]
-    headers = [one.header for one in slices]
-    dtype = _dtype(planes, headers)
-    volume = np.empty((1, headers[0].columns, headers[0].rows, len(planes)), dtype)
-    for index, (plane, header) in enumerate(zip(planes, headers, strict=True)):
-        volume[0, :, :, index] = _rescaled(plane, header, dtype).T
-    return volume
+    facts = slices[0].header.facts
+    grown = shear.grown if shear else (facts.columns, facts.rows, len(blend) or len(slices))
+    canvas = _Canvas(grown, [one.header for one in slices])
+    planes = _planes(slices, limits)
+    if shear:
+        for k, plane in enumerate(planes):
+            canvas.write(k, untilt_plane(plane.astype(np.float64), shear, k), shear.inside(k))
+        canvas.fill(shear)
+    else:
+        for k, plane in enumerate(_blended(planes, blend) if blend else planes):
+            canvas.write(k, plane)
+    return canvas.array.transpose(2, 1, 0)[np.newaxis]
 
 
-def _decode(one: Slice, limits: Limits) -> NDArray[np.generic]:
-    """One frame's stored numbers, (rows, columns)."""
-    header = one.header
-    data = receive_again(one.path, one.digest, limits=limits)
-    content = dataset_bytes(data, limits=limits) if header.syntax == _DEFLATED else data
-    first, last = header.pixels
-    with guarded("DCM_DECODE", "A frame cannot be decoded; fetch the series again."):
-        plane, _ = get_decoder(header.syntax).as_array(
-            content[first:last],
-            raw=True,
-            rows=header.rows,
-            columns=header.columns,
-            samples_per_pixel=1,
-            number_of_frames=1,
-            bits_allocated=header.bits_allocated,
-            bits_stored=header.bits_stored,
-            pixel_representation=int(header.signed),
-            photometric_interpretation=header.photometric,
-            pixel_keyword="PixelData",
-            pixel_vr=header.pixel_vr,
-        )
-        if plane.shape != (header.rows, header.columns):
-            raise ValueError
-    return np.asarray(plane)
+def padding_is_air(header: Header) -> bool | None:
+    """Whether a CT's padding is mapped to `AIR_HU`.
+
+    Padding says that nothing was measured there (PS3.3 C.7.5.1.1.2), outside the round field of view for example, and scanners
+    give it values below any tissue. It becomes air. A padding value that tissue has too is not to be believed (headers name 0
+    by mistake): values are kept, and False says so. None: there is no padding, or it is air already.
+    """
+    padding = header.facts.padding
+    if padding is None:
+        return None
+    ends = [value * header.slope + header.intercept for value in padding]
+    if ends == [AIR_HU, AIR_HU]:
+        return None
+    return max(ends) <= _LEAST_TISSUE_HU or min(ends) > _MOST_TISSUE_HU
 
 
-def _dtype(planes: Sequence[NDArray[np.generic]], headers: Sequence[Header]) -> np.dtype[np.generic]:
-    """The smallest kind of number that holds every rescaled value exactly, as far as one does."""
-    whole = all(header.slope.is_integer() and header.intercept.is_integer() for header in headers)
-    ends = [
-        float(end) * header.slope + header.intercept
-        for plane, header in zip(planes, headers, strict=True)
-        for end in (plane.min(), plane.max())
-    ]
-    if whole and min(ends) >= _INT16.min and max(ends) <= _INT16.max:
-        return np.dtype(np.int16)
-    if all((header.slope, header.intercept) == (1.0, 0.0) for header in headers):
-        return np.result_type(*planes)
-    return np.dtype(np.float32)
+class _Canvas:
+    """The volume while it is filled, (K, J, I) so that each plane is one piece; its kind of number grows when it must."""
+
+    def __init__(self, shape: tuple[int, int, int], headers: Sequence[Header]) -> None:
+        whole = all(header.slope.is_integer() and header.intercept.is_integer() for header in headers)
+        plain = all((header.slope, header.intercept) == (1.0, 0.0) for header in headers)
+        unsigned = not any(header.facts.signed for header in headers)
+        self._wider = np.dtype(np.float32 if not plain else np.uint16 if unsigned else np.int32)
+        self.array = np.zeros(shape[::-1], np.int16 if whole else np.float32)
+        self._smallest = np.inf
+
+    def write(self, k: int, plane: Plane, inside: tuple[slice, slice] | None = None) -> None:
+        """Put rescaled values, (J, I), into slice k, or into the part of it that is `inside` (along i, along j)."""
+        low, high = float(plane.min()), float(plane.max())
+        self._smallest = min(self._smallest, low)
+        if self.array.dtype == np.int16 and not (low >= _INT16.min and high <= _INT16.max):
+            self.array = self.array.astype(self._wider)
+        if plane.dtype.kind == "f" and self.array.dtype.kind != "f":
+            plane = np.rint(plane)
+        if inside is None:
+            self.array[k] = plane
+        else:
+            self.array[k, inside[1], inside[0]] = plane
+
+    def fill(self, shear: Shear) -> None:
+        """Give the places that the scanner's planes do not reach the smallest value there is: air, in a CT."""
+        smallest = np.array(self._smallest).astype(self.array.dtype)
+        for k, plane in enumerate(self.array):
+            i, j = shear.inside(k)
+            for outside in ((slice(0, j.start), slice(None)), (slice(j.stop, None), slice(None))):
+                plane[outside] = smallest
+            for outside in ((slice(None), slice(0, i.start)), (slice(None), slice(i.stop, None))):
+                plane[outside] = smallest
 
 
-def _rescaled(plane: NDArray[np.generic], header: Header, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """Stored numbers to values (PS3.3 C.11.1.1.2), in 64 bits before they are stored."""
-    if (header.slope, header.intercept) == (1.0, 0.0):
-        return plane.astype(dtype, copy=False)
-    return (plane.astype(np.float64) * header.slope + header.intercept).astype(dtype)
+def _planes(slices: Sequence[Slice], limits: Limits) -> Iterator[Plane]:
+    """The rescaled values of each slice, (J, I)."""
+    for one, value in zip(slices, _contents(slices, limits), strict=True):
+        plane, padding = decode(value, one.header.facts)
+        values = _rescaled(plane, one.header)
+        if padding is not None and padding_is_air(one.header):
+            values = np.where(padding, values.dtype.type(AIR_HU), values)
+        yield values
+
+
+def _rescaled(plane: Plane, header: Header) -> Plane:
+    """Stored numbers to values (PS3.3 C.11.1.1.2), exactly: in whole numbers where they are, else in 64 bits."""
+    slope, intercept = header.slope, header.intercept
+    if (slope, intercept) == (1.0, 0.0):
+        return plane if header.facts.padding is None else plane.astype(np.int32)
+    if slope.is_integer() and intercept.is_integer() and abs(slope) * 65536 + abs(intercept) < _INT32_SAFE:
+        values = plane.astype(np.int32)
+        if slope != 1:
+            values *= int(slope)
+        values += int(intercept)
+        return values
+    return np.asarray(plane.astype(np.float64) * slope + intercept)
+
+
+def _blended(planes: Iterator[Plane], blend: Sequence[tuple[int, float]]) -> Iterator[Plane]:
+    """Slices of the regular row between the received ones, by linear interpolation; two of those are held at a time."""
+    at, before, after = 0, next(planes), next(planes)
+    for index, share in blend:
+        while at < index:
+            at, before, after = at + 1, after, next(planes)
+        yield before if share == 0 else before.astype(np.float64) * (1 - share) + after.astype(np.float64) * share
+
+
+def _contents(slices: Sequence[Slice], limits: Limits) -> Iterator[bytes | memoryview]:
+    """Each frame's bytes, out of files that are as they were when they were accepted."""
+    held: tuple[Path, bytes] | None = None
+    for one in slices:
+        header = one.header
+        first, last = header.pixels
+        if header.frames > 1 and header.facts.syntax != DEFLATED:
+            yield _part(one, first, last)
+            continue
+        if held is None or held[0] != one.path:
+            data = receive_again(one.path, one.digest, limits=limits)
+            held = one.path, dataset_bytes(data, limits=limits) if header.facts.syntax == DEFLATED else data
+            del data
+        yield memoryview(held[1])[first:last]
+
+
+def _part(one: Slice, first: int, last: int) -> bytes:
+    """One frame of a file of many, which is never held whole."""
+    try:
+        with one.path.open("rb") as stream:
+            status = one.path.stat()
+            if _digest_of(one.path, (status.st_size, status.st_mtime_ns, status.st_ino)) != one.digest:
+                raise IntegrityError(
+                    "A received file was changed after it was accepted; put the received bytes back or ingest it again.",
+                    code="FILE_CHANGED",
+                )
+            stream.seek(first)
+            return stream.read(last - first)
+    except OSError:
+        raise InputRejected("The file cannot be read; check its permissions and the disk.", code="FILE_UNREADABLE") from None
+
+
+@lru_cache(maxsize=16)
+def _digest_of(path: Path, state: tuple[int, int, int]) -> str:
+    """SHA-256 of a file in its present state, asked once for all its frames."""
+    del state
+    total = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            total.update(chunk)
+    return total.hexdigest()
