@@ -25,11 +25,14 @@ SAME_MM = 1e-3
 
 _TWO = "four images of two slices: from two slices nobody can see that none is missing, so bedside refuses them"
 _TWO_SLICES = "two slices: dcm2niix and the reference take them for a whole volume"
-_MISSING = "a slice is missing: dcm2niix writes the stack as it is, and one with an interpolated slice, as in the reference"
+_MISSING = "a slice is missing: dcm2niix writes the stack as it is and one with an interpolated slice, the reference one of them"
 _ONE = "one slice is no volume for bedside"
 _COLOUR = "colour: a secondary capture is no scan, and bedside sets it aside"
 REASONS = {
-    "failing/gantrytilting/001": ("", "tilt: dcm2niix gives the leaning stack and a corrected one that is cut to the old size"),
+    "failing/gantrytilting/001": (
+        "",
+        "tilt: the row of voxels that a moved plane covers in part is air for bedside, half air and half edge for dcm2niix",
+    ),
     "failing/notavolume/001": ("", "four images of one place: dcm2niix writes four files of one slice"),
     "failing/slicecount/001": (_TWO_SLICES, _TWO_SLICES),
     "failing/sliceincrement/001": (

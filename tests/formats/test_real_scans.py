@@ -1,5 +1,9 @@
 """Against dcm2niix's and dicom2nifti's answers on scans of five manufacturers (see the data's PROVENANCE)."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,61 +13,92 @@ from bedside.formats.nifti import read_nifti
 
 pytestmark = pytest.mark.real
 
-READ = [
-    "generic/anatomical/001",
-    "generic/anatomical/002_non_isotropic",
-    "generic/compressed/001",
-    "generic/compressed_j2k/001",
-    "generic/compressed_rle/001",
-    "ge/anatomical/001",
-    "philips/anatomical/001",
-    "siemens/anatomical/001",
-    "hitachi/anatomical/001",
-]
-REFUSED = {
-    "generic/compressed_jpeg/001": "DCM_SYNTAX",  # no decoder for JPEG lossless is shipped
-    "generic/compressed_jpegls/001": "DCM_SYNTAX",  # no decoder for JPEG-LS is shipped
-    "generic/rgb/001": "DCM_MODALITY",  # colour secondary capture
-    "ge/anatomical/001_single_slice": "SERIES_ONE_SLICE",
-    "ge/fmri/001": "SERIES_DUPLICATE_POSITION",  # two time points in one series: no single volume
-    "ge/dti/001": "SERIES_DUPLICATE_POSITION",  # several diffusion directions in one series
-    "philips/fmri/001": "SERIES_DUPLICATE_POSITION",
-    "philips/dti/001": "SERIES_DUPLICATE_POSITION",
-    "philips_enhanced/anatomical/001": "DCM_MULTIFRAME",
-    "siemens_multiframe/anatomical/001": "DCM_MULTIFRAME",
-    "hyperfine/anatomical/001": "DCM_MULTIFRAME",
-    "failing/gantrytilting/001": "SERIES_TILT",
+SAID = {
+    "failing/gantrytilting/001": "1 volume TILT_CORRECTED",
     "failing/notavolume/001": "SERIES_DUPLICATE_POSITION",
     "failing/slicecount/001": "SERIES_TWO_SLICES",
     "failing/sliceincrement/001": "SERIES_MISSING_SLICE",
-    "failing/sliceincrement/002": "SERIES_TILT",  # its increment is irregular too; the tilt is seen first
+    "failing/sliceincrement/002": "SERIES_MISSING_SLICE",
     "failing/sliceorientation/001": "SERIES_MIXED_ORIENTATION",
+    "ge/anatomical/001": "1 volume",
+    "ge/anatomical/001_single_slice": "SERIES_ONE_SLICE",
+    "ge/dti/001": "2 volumes SPLIT_BY_DIFFUSION",
+    "ge/fmri/001": "2 volumes SPLIT_BY_NUMBER",
+    "generic/anatomical/001": "1 volume",
+    "generic/anatomical/002_non_isotropic": "1 volume",
+    "generic/compressed/001": "1 volume",
+    "generic/compressed_j2k/001": "1 volume",
+    "generic/compressed_jpeg/001": "1 volume",
+    "generic/compressed_jpegls/001": "1 volume",
+    "generic/compressed_rle/001": "1 volume",
+    "generic/rgb/001": "DCM_SECONDARY_CAPTURE",
+    "hitachi/anatomical/001": "1 volume",
+    "hyperfine/anatomical/001": "1 volume",
+    "philips/anatomical/001": "1 volume",
+    "philips/dti/001": "SERIES_TWO_SLICES",
+    "philips/fmri/001": "SERIES_TWO_SLICES",
+    "philips_enhanced/anatomical/001": "1 volume",
+    "siemens/anatomical/001": "1 volume",
+    "siemens_multiframe/anatomical/001": "1 volume",
 }
 
 
-def test_every_series_of_the_collection_is_in_one_of_the_two_lists(data_root):
-    root = data_root / "dicom_conversion_dev"
-    assert {str(path.parent.relative_to(root)) for path in root.rglob("*.dcm")} == {*READ, *REFUSED}
+@pytest.fixture(scope="module")
+def benchmark():
+    """benchmarks/real_scanners.py, which prints the table that is asked about here."""
+    name = "real_scanners"
+    place = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, place)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", READ)
-def test_a_series_equals_its_ground_truth_voxel_by_voxel(data_root, name):
-    folder = data_root / "dicom_conversion_dev" / name
-    (found,) = read_folder(folder).found
-    truth = read_nifti(folder.with_name(folder.name + "_ground_truth.nii.gz")).volume.canonical()
-    volume = found.volume.canonical()
-    assert volume.shape == truth.shape
-    assert np.abs(volume.affine - truth.affine).max() < 1e-3
-    assert np.array_equal(volume.array, truth.array.astype(np.float32))
+@pytest.fixture(scope="module")
+def rows(benchmark, data_root):
+    """The whole table, by series."""
+    return {row.name: row for row in benchmark.table(data_root / "dicom_conversion_dev")}
 
 
-@pytest.mark.parametrize(("name", "code"), REFUSED.items())
-def test_what_is_no_single_volume_is_refused_by_name(data_root, name, code):
-    folder = data_root / "dicom_conversion_dev" / name
-    reading = read_folder(folder)
-    assert reading.found == ()
-    assert {refused.code for refused in reading.refused} == {code}
-    assert sum(len(refused.files) for refused in reading.refused) == len(list(folder.iterdir()))
+def test_every_series_of_the_collection_is_in_the_table(rows):
+    assert set(rows) == set(SAID)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_series_is_read_or_refused_by_name(rows, name):
+    assert " ".join([rows[name].ours, *rows[name].notes]) == SAID[name]
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_series_equals_its_reference_and_dcm2niix_or_the_difference_has_a_reason(rows, name):
+    row = rows[name]
+    assert row.reference is None or row.reference.equal or row.reasons[0]
+    assert row.peer.equal or row.reasons[1]
+
+
+def test_a_reason_is_given_only_where_something_differs(benchmark, rows):
+    for name, (reference, peer) in benchmark.REASONS.items():
+        assert bool(reference) == bool(rows[name].reference is not None and not rows[name].reference.equal), name
+        assert bool(peer) == (not rows[name].peer.equal), name
+
+
+def test_what_is_refused_is_refused_with_every_file(data_root):
+    for name, said in SAID.items():
+        folder = data_root / "dicom_conversion_dev" / name
+        reading = read_folder(folder)
+        taken = {path for found in reading.found for path in found.files}
+        left = [path for refused in reading.refused for path in refused.files]
+        assert sorted([*taken, *left, *reading.duplicates]) == sorted(folder.iterdir()), said
+
+
+def test_a_real_tilted_series_stands_where_dcm2niix_puts_it_and_knows_the_scanners_grid(rows, data_root):
+    assert rows["failing/gantrytilting/001"].peer.affine_mm < 1e-3
+    (found,) = read_folder(data_root / "dicom_conversion_dev" / "failing/gantrytilting/001").found
+    assert (found.volume.shape, found.frame.shape) == ((1, 512, 521, 4), (512, 512, 4))
+    axes = found.volume.affine[:3, :3] / np.linalg.norm(found.volume.affine[:3, :3], axis=0)
+    assert np.abs(axes.T @ axes - np.eye(3)).max() < 1e-6
 
 
 def test_a_ct_series_with_wiped_uids_lies_where_its_segmentation_lies(data_root):
