@@ -4,7 +4,7 @@ The ledger says what there is to mirror; a small file in scratch says how far th
 switched on later, catches up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -16,7 +16,7 @@ from bedside.core.errors import BedsideError
 from bedside.core.evidence import load_evidence
 from bedside.core.files import write_atomic
 from bedside.core.ledger import Event
-from bedside.core.ports import Tracker
+from bedside.core.ports import Store, Tracker
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.run import Run
@@ -57,7 +57,9 @@ def mirror(config: Config, *, progress: Progress = SILENT) -> Mirrored:
     progress.start("mirroring to the remote and the tracker", len(waiting))
     logged = 0
     try:
-        store_for(config).push_all(digests)
+        store = store_for(config)
+        store.push_all(digests)
+        _note_revisions(config, store, [event.outputs["dataset"] for event in waiting if event.action == "ingested"])
         tracker = tracker_for(config)
         for number, event in enumerate(waiting, start=1):
             logged += _log(config, tracker, event)
@@ -67,6 +69,16 @@ def mirror(config: Config, *, progress: Progress = SILENT) -> Mirrored:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, _Position(seq=waiting[-1].seq).model_dump_json().encode(), doing="noting what was mirrored")
     return Mirrored(pushed=len(digests) if config.site.versioning != "off" else 0, logged=logged, failed=())
+
+
+def _note_revisions(config: Config, store: Store, datasets: Sequence[str]) -> None:
+    """Write into the ledger under which name the version store knows each dataset, once."""
+    ledger = config.workspace.ledger
+    noted = {(e.inputs.get("dataset"), e.facts.get("revision")) for e in ledger.events() if e.action == "versioned"}
+    for digest in dict.fromkeys(datasets):
+        revision = store.revision(digest)
+        if revision and (digest, revision) not in noted:
+            ledger.append("versioned", inputs={"dataset": digest}, facts={"revision": revision})
 
 
 def _log(config: Config, tracker: Tracker, event: Event) -> int:

@@ -119,6 +119,11 @@ class DvcStore:
             self._dvc("pull", [["checkout", "-q", "--force", f"store/{digest}.dvc"]])
         self.workspace.get(digest)
 
+    def revision(self, digest: str) -> str:
+        """The MD5 in the value's `.dvc` file, which is what DVC calls a revision of a folder; "" before it is pushed."""
+        pointer = self.workspace.store / f"{digest}.dvc"
+        return _pointed_at(pointer, digest) if _DIGEST.match(digest) and pointer.is_file() else ""
+
     def _sound(self, digest: str) -> bool:
         try:
             self.workspace.get(digest)

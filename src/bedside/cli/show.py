@@ -49,13 +49,22 @@ def _plain(value: JsonValue) -> str:
 def dataset(value: "Dataset") -> None:
     """Counts of an ingest and where the patients went."""
     manifest = value.manifest
+    own = manifest.batch or manifest
     table = Table(title=f"dataset {value.digest[:12]}", show_header=False)
-    rejected = sum(manifest.rejected.values())
-    table.add_row("files received", str(manifest.received))
-    table.add_row("accepted / rejected / duplicate", f"{manifest.accepted} / {rejected} / {manifest.duplicates}")
-    for code, count in sorted(manifest.rejected.items()):
+    rejected = sum(own.rejected.values())
+    if manifest.parent:
+        table.add_row("version of", manifest.parent[:12])
+    table.add_row("files received", str(own.received))
+    table.add_row("accepted / rejected / duplicate", f"{own.accepted} / {rejected} / {own.duplicates}")
+    for code, count in sorted(own.rejected.items()):
         table.add_row(f"  {code}", f"{count} in quarantine")
     table.add_row("cases", str(len(manifest.cases)))
+    if manifest.parent and manifest.batch:
+        change = manifest.batch
+        table.add_row("  new / relabelled / dropped", f"{change.added} / {change.relabelled} / {change.dropped}")
+    if manifest.clinical is not None:
+        rows = manifest.clinical
+        table.add_row("clinical rows: accepted / refused / repeated", f"{rows.accepted} / {rows.refused} / {rows.repeated}")
     folds = " + ".join(str(len(fold)) for fold in manifest.splits.folds)
     table.add_row("patients: locked test / folds", f"{len(manifest.splits.test)} / {folds}")
     console().print(table)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 def ingest(
     study: StudyPath = HERE,
     source: Annotated[Optional[Path], typer.Option("--from", help="Folder of scans, as the study's source says.")] = None,  # noqa: UP045
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Make a version of the newest dataset: its cases and the new ones; else it stands alone."),
+    ] = False,
     overrides: Overrides = None,
     folder: Folder = None,
     json: Json = False,
@@ -35,9 +39,9 @@ def ingest(
 
     with bars(quiet=json) as progress:
         if what_if:
-            planned = plan(config, source, progress=progress)
+            planned = plan(config, source, add=add, progress=progress)
             return show.as_json(planned) if json else show.plan(planned, verb="ingest")
-        dataset = step(config, source, progress=progress)
+        dataset = step(config, source, add=add, progress=progress)
     mirrored(config, quiet=json)
     return show.as_json(summary(dataset)) if json else show.dataset(dataset)
 

@@ -111,6 +111,22 @@ class Counts(Record):
     dropped: int = 0
 
 
+class ClinicalRows(Record):
+    """What became of the rows of the clinical table: received = accepted + refused + repeated.
+
+    Attributes:
+        reasons: code of a refusal to number of problems.
+        unmatched: accepted rows of patients of whom no image was accepted.
+    """
+
+    received: int
+    accepted: int
+    refused: int
+    repeated: int
+    reasons: dict[str, int]
+    unmatched: int
+
+
 class Manifest(Record):
     """`manifest.json` of a dataset.
 
@@ -121,6 +137,7 @@ class Manifest(Record):
         batch: of that, what came with this version; None in format 1.
         reasons: code of a rejection to the first sentence that said it.
         certificate: digest of the certificate of de-identification of the received bytes; "" when there is none.
+        clinical: rows of the clinical table that came with this version; None without a table.
         names: fingerprint of the key behind the pseudonyms; versions of one line share it, or one patient had two names.
     """
 
@@ -137,6 +154,7 @@ class Manifest(Record):
     batch: Counts | None = None
     reasons: dict[str, str] = Field(default_factory=dict)
     certificate: str = ""
+    clinical: ClinicalRows | None = None
     names: str = ""
 
 

@@ -24,6 +24,10 @@ class Store(Protocol):
         """Bring the value's bytes back into the store."""
         ...
 
+    def revision(self, digest: str) -> str:
+        """The name by which this system knows the pushed value; "" where it has none."""
+        ...
+
 
 class Tracker(Protocol):
     """Mirrors runs for people to look at."""
@@ -102,6 +106,10 @@ class MemoryStore:
             path = self.folder / digest / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+
+    def revision(self, digest: str) -> str:
+        """A pushed value is known by its own digest."""
+        return digest if digest in self.remote else ""
 
 
 class MemoryTracker:
@@ -186,3 +194,7 @@ class StoreOff:
 
     def pull(self, digest: str) -> None:
         """Move nothing; a missing value is reported by the store itself."""
+
+    def revision(self, digest: str) -> str:
+        """Know nothing."""
+        return ""

@@ -1,6 +1,6 @@
 """What becomes of each received file: part of a case, a repetition, or a refusal with a name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,18 @@ class Rules:
         identity: how its patient and itself are called.
         masks: whether every image needs a mask.
         site: name of the hospital.
+        clinical: patient as received to the values of the clinical table.
     """
 
     contract: Contract
     identity: Identity
     masks: bool
     site: str = ""
+    clinical: Mapping[str, Mapping[str, ClinicalValue]] = field(default_factory=dict, repr=False)
+
+    def lacks_values(self, pair: Pair) -> bool:
+        """Whether the contract requires clinical values of a patient who has no row."""
+        return any(column.required for column in self.contract.clinical.values()) and patient_of(pair) not in self.clinical
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class Accepted:
         record: as it stands in the manifest.
         files: how many received files it is made of.
         label_apart_mm: how far the mask's grid was from the image's before it was laid on it; 0 without a mask.
+        received_patient: the patient as received, for the rows of the clinical table; never written down.
         relabelled: it takes the place of a case of the version before, whose image it shares and whose mask it does not.
     """
 
     record: CaseRecord
     files: int
     label_apart_mm: float
+    received_patient: str = field(default="", repr=False)
     relabelled: bool = False
 
 
@@ -122,6 +130,9 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
     for pair in pairs(discovery, survey, reading, masks_needed=rules.masks):
         if isinstance(pair, Refused):
             yield pair
+        elif rules.lacks_values(pair):
+            sentence = "The clinical table has no sound row of this patient, and the contract requires one."
+            yield Refused(pair.files, "CLINICAL_MISSING", sentence)
         elif work.taken.names.get(rules.identity.case(pair.key)) == _received_as(pair):
             yield Repeated(pair.files)
         else:
@@ -135,6 +146,11 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
 
 def _mask_files(discovery: Discovery) -> frozenset[Path]:
     return frozenset(path for paths in discovery.masks.values() for path in paths)
+
+
+def patient_of(pair: Pair) -> str:
+    """The patient as received: what the header says, else what the names of folders and files say."""
+    return pair.image.patient_id or pair.patient
 
 
 def _received_as(pair: Pair) -> tuple[str, ...]:
@@ -172,25 +188,26 @@ def _entered(pair: Pair, found: Converted, rules: Rules, taken: Taken) -> Outcom
         taken.before.discard(before.id)
         record = before.model_copy(update={"volumes": {**before.volumes, "label": found.label}})
         taken.contents[content] = record
-        return Accepted(record, len(pair.files), found.label_apart_mm, relabelled=True)
+        return Accepted(record, len(pair.files), found.label_apart_mm, patient_of(pair), relabelled=True)
     record = _record(pair, found, rules)
     if record.id in taken.names:
         return Refused(pair.files, "CASE_ID", "Another case has the same name after unsafe names were replaced; rename one.")
     taken.contents[content] = record
     taken.names[record.id] = _sources(record)
-    return Accepted(record, len(pair.files), found.label_apart_mm)
+    return Accepted(record, len(pair.files), found.label_apart_mm, patient_of(pair))
 
 
 def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
     image = pair.image
     return CaseRecord(
         id=rules.identity.case(pair.key),
-        patient=rules.identity.patient(image.patient_id or pair.patient),
+        patient=rules.identity.patient(patient_of(pair)),
         volumes={"image": found.image} if found.label is None else {"image": found.image, "label": found.label},
+        clinical=dict(rules.clinical.get(patient_of(pair), {})),
         site=rules.site,
         scanner=image.scanner,
         acquisition=_acquisition(image, rules.identity),
-        notes=image.notes,
+        notes=found.notes,
     )
 
 

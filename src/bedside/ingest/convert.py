@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bedside.core.contract import CORNER_TOLERANCE_MM, Contract
+from bedside.core.contract import CORNER_TOLERANCE_MM, Contract, snap_note
 from bedside.core.dataset import FrameRecord, VolumeRecord
 from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.volume import Affine, Array, Frame, Reorientation, Volume, farthest_corner_mm
@@ -33,11 +33,13 @@ class Converted:
 
     Attributes:
         image, label: as they will stand in the manifest.
+        notes: what is worth a line in the case's record.
         label_apart_mm: how far the mask's grid was from the image's before it was laid on it; 0 without a mask.
     """
 
     image: VolumeRecord
     label: VolumeRecord | None
+    notes: tuple[str, ...]
     label_apart_mm: float = 0.0
 
 
@@ -56,6 +58,7 @@ def convert(conversion: Conversion, pair: Pair) -> Converted | tuple[Refused, ..
     try:
         image = _fresh(pair.image.volume)
         _check_modality(pair.image, contract)
+        notes = (*pair.image.notes, *contract.check_acquisition(pair.image.acquisition))
         contract.check_image(image)
     except (InputRejected, IntegrityError) as error:
         orphaned = () if mask is None else mask.files
@@ -72,8 +75,10 @@ def convert(conversion: Conversion, pair: Pair) -> Converted | tuple[Refused, ..
         return _refusals(pair.files, error.code, error.sentence)
     record = _stored(image.array, image.affine, pair.image, conversion.folder)
     if label is None or mask is None:
-        return Converted(record, None)
-    return Converted(record, _stored(label, image.affine, mask, conversion.folder, labels=labels), apart_mm)
+        return Converted(record, None, notes)
+    snapped = snap_note(apart_mm)
+    stored = _stored(label, image.affine, mask, conversion.folder, labels=labels)
+    return Converted(record, stored, notes if snapped is None else (*notes, snapped), apart_mm)
 
 
 def _refusals(files: tuple[Path, ...], code: str, sentence: str) -> tuple[Refused, ...]:

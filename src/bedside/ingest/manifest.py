@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bedside.core.config import Study
-from bedside.core.dataset import CaseRecord, Counts, Dataset, Manifest, Splits
+from bedside.core.dataset import CaseRecord, ClinicalRows, Counts, Dataset, Manifest, Splits
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.data.split import extend_splits, split_patients
@@ -12,7 +12,14 @@ from bedside.formats.found import Refused
 from bedside.ingest.assess import Accepted, Outcome, Repeated
 
 
-def manifest_of(study: Study, settled: Sequence[Outcome], identity: Identity, *, parent: Dataset | None) -> Manifest:
+def manifest_of(
+    study: Study,
+    settled: Sequence[Outcome],
+    identity: Identity,
+    *,
+    parent: Dataset | None,
+    clinical: ClinicalRows | None = None,
+) -> Manifest:
     """Put together what was settled, and the version before if there is one.
 
     Raises:
@@ -48,6 +55,7 @@ def manifest_of(study: Study, settled: Sequence[Outcome], identity: Identity, *,
         parent=parent.digest if parent else "",
         batch=batch,
         reasons=dict(sorted({**(before.reasons if before else {}), **reasons}.items())),
+        clinical=clinical,
         names=fingerprint(identity),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bedside.adapters.site import executor_for
 from bedside.core.config import Config, Study
@@ -17,6 +18,7 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.formats.found import Refused
 from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, Taken, Work, outcomes
+from bedside.ingest.clinical import clinical_table, rows_of
 from bedside.ingest.discover import Discovery, discover
 from bedside.ingest.manifest import counts, manifest_of
 from bedside.ingest.quarantine import Quarantine, received_digest
@@ -24,6 +26,9 @@ from bedside.ingest.records import Records, alone
 from bedside.ingest.stats import Looks, Stats
 from bedside.ingest.survey import Survey, survey
 from bedside.ingest.versions import check_follows, latest, line_of
+
+if TYPE_CHECKING:
+    from bedside.formats.table import ClinicalTable
 
 RULES_VERSION = 2
 """Counts up whenever the same files under the same study would give another dataset."""
@@ -63,7 +68,9 @@ class _Batch:
     rules: Rules
     hidden: Mapping[str, Path]
     """Names behind which nobody without the key can look, to paths."""
+    table: "ClinicalTable | None"
     clinical: str
+    """Digest of the table's bytes."""
     parent: Dataset | None
 
     def receipt(self, digests: Mapping[str, str], parent: str) -> str:
@@ -134,7 +141,8 @@ def _stored(
         for one in settled:
             if isinstance(one, Repeated):
                 records.repeated(received_digest(tuple(seen.digests[path] for path in one.files)), len(one.files))
-        manifest = manifest_of(batch.config.study, settled, batch.rules.identity, parent=batch.parent)
+        clinical = rows_of(batch.table, {one.received_patient for one in _accepted(settled)})
+        manifest = manifest_of(batch.config.study, settled, batch.rules.identity, parent=batch.parent, clinical=clinical)
         own = _tidied(folder, manifest)
         write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
         digest = workspace.put(folder, known=own)
@@ -203,17 +211,18 @@ def summary(dataset: Dataset) -> Ingested:
 
 def _batch(config: Config, source: Path, *, add: bool) -> _Batch:
     study = config.study
-    rules = _rules(study)
     discovery = discover(source, study.source)
+    table = clinical_table(source, study)
     clinical = "" if study.source.clinical is None else digest_file(source / study.source.clinical)
+    rules = _rules(study, table)
     parent = latest(config.workspace) if add else None
     if parent is not None:
         check_follows(parent, study, rules.identity)
     hidden = {rules.identity.hidden(name): path for name, path in discovery.files.items()}
-    return _Batch(config, discovery, rules, hidden, clinical, parent)
+    return _Batch(config, discovery, rules, hidden, table, clinical, parent)
 
 
-def _rules(study: Study) -> Rules:
+def _rules(study: Study, table: "ClinicalTable | None") -> Rules:
     if len(study.contract.labels) > _MAX_STRUCTURES:
         raise UsageError(
             f"The contract names {len(study.contract.labels)} structures; masks are stored in one byte, so at most"
@@ -221,7 +230,8 @@ def _rules(study: Study) -> Rules:
             code="TOO_MANY_STRUCTURES",
         )
     source = study.source
-    return Rules(study.contract, Identity.of(source.identity), masks=source.labels is not None, site=source.site)
+    values = {} if table is None else table.rows
+    return Rules(study.contract, Identity.of(source.identity), source.labels is not None, source.site, values)
 
 
 def _known(batch: _Batch, records: Records, digests: Mapping[str, str] | None) -> Dataset | None:

@@ -1,14 +1,18 @@
-"""Versions of a dataset: which one comes next, which came before, and what differs between two."""
+"""Versions of a dataset: which one a batch is added to, and a version without some cases."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from bedside.core.config import Study
+from bedside.core.config import Config, Study
 from bedside.core.custody import newest
-from bedside.core.dataset import Dataset
+from bedside.core.dataset import FORMAT, MANIFEST, Counts, Dataset, Manifest
+from bedside.core.digest import canonical_json, digest_json
 from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
 from bedside.core.workspace import Workspace
-from bedside.ingest.manifest import fingerprint
+from bedside.data.split import extend_splits
+from bedside.ingest.manifest import fingerprint, held_by
+from bedside.ingest.records import Records, alone
 
 
 def latest(workspace: Workspace) -> Dataset:
@@ -52,3 +56,49 @@ def check_follows(parent: Dataset, study: Study, identity: Identity) -> None:
             " key that made it.",
             code="VERSION_KEY",
         )
+
+
+def without(parent: Dataset, study: Study, names: Collection[str]) -> Manifest:
+    """The manifest of a version without some cases; who is left stays where they are.
+
+    Args:
+        parent: the version before.
+        study: its split settings.
+        names: of cases, or of patients, all of whose cases go.
+
+    Raises:
+        UsageError: CASE_ID (a name that is no case and no patient), or TOO_FEW_PATIENTS.
+    """
+    before = parent.manifest
+    known = {name for case in before.cases for name in (case.id, case.patient)}
+    if not names or set(names) - known:
+        raise UsageError(
+            f"Of {len(set(names))} names to drop, {len(set(names) - known)} are neither a case nor a patient of"
+            f" {parent.digest[:12]}; give the names that the dataset uses.",
+            code="CASE_ID",
+        )
+    kept = tuple(held_by(parent, case) for case in before.cases if not {case.id, case.patient} & set(names))
+    splits = extend_splits(before.splits, {case.patient for case in kept}, **study.split.model_dump())
+    own = Counts(received=0, accepted=0, rejected={}, duplicates=0, dropped=len(before.cases) - len(kept))
+    changes = {"format": FORMAT, "cases": kept, "splits": splits, "parent": parent.digest, "batch": own, "clinical": None}
+    return before.model_copy(update=changes)
+
+
+def drop(config: Config, names: Collection[str]) -> Dataset:
+    """Make a version of the newest dataset without some cases, for example of people who withdrew their consent.
+
+    The older versions keep their bytes, because models were made of them; delete their folders where the law asks for it.
+
+    Raises:
+        UsageError: see `latest` and `without`.
+        ResourceError: the disk is full.
+    """
+    workspace = config.workspace
+    with alone(workspace):
+        parent = latest(workspace)
+        manifest = without(parent, config.study, names)
+        with workspace.staging() as folder:
+            write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
+            digest = workspace.put(folder)
+        Records(workspace).ingested(digest, digest_json(["drop", parent.digest, sorted(set(names))]), (), manifest)
+    return Dataset(digest, workspace)

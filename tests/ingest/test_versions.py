@@ -1,0 +1,226 @@
+"""A batch makes a version: what was there stays, what came is added, and no patient moves."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from bedside.core.custody import verify
+from bedside.core.dataset import Dataset
+from bedside.core.errors import InputRejected, IntegrityError, UsageError
+from bedside.ingest.compare import diff, versions
+from bedside.ingest.pipeline import ingest, plan, summary
+from bedside.ingest.versions import drop, line_of
+
+from .conftest import Received
+
+
+@pytest.fixture
+def second(tmp_path):
+    """A second received folder."""
+    return Received(tmp_path / "second")
+
+
+def loaded(dataset):
+    """Every case of a dataset, by name, its locked ones included."""
+    return {case.id: case for split in ("test", "development") for case in dataset.cases(split)}
+
+
+def homes(dataset):
+    groups = [dataset.splits.test, *dataset.splits.folds]
+    return {name: number for number, group in enumerate(groups) for name in group}
+
+
+def test_a_batch_adds_its_cases_and_stores_only_its_own_arrays(batch, second, config):
+    first = ingest(config, batch.root)
+    for number, name in enumerate("efgh", start=4):
+        second.add(name, number)
+    version = ingest(config, second.root, add=True)
+    assert version.manifest.parent == first.digest
+    assert sorted(loaded(version)) == list("abcdefgh")
+    for number, name in enumerate("abcdefgh"):
+        assert np.array_equal(loaded(version)[name].image.array[0], batch.image(number))
+    masks = 1  # every case has the same mask, which the first folder holds
+    assert len(list(version.folder.iterdir())) == 4 + 1
+    assert len(list(first.folder.iterdir())) == 4 + 1 + masks
+    found = summary(version)
+    assert (found.cases, found.added, found.received, found.accepted, found.duplicates) == (8, 4, 8, 8, 0)
+    assert (version.manifest.received, version.manifest.accepted) == (16, 16)
+
+
+def test_nobody_moves_when_a_batch_comes(batch, second, config):
+    first = ingest(config, batch.root)
+    for number in range(20, 40):
+        second.add(f"n{number}", number)
+    version = ingest(config, second.root, add=True)
+    assert {name: home for name, home in homes(version).items() if name in homes(first)} == homes(first)
+    assert len(version.splits.test) == 5
+
+
+def test_the_same_batch_again_adds_nothing(batch, second, config):
+    ingest(config, batch.root)
+    second.add("e", 4)
+    version = ingest(config, second.root, add=True)
+    before = list(config.workspace.ledger.events())
+    assert ingest(config, second.root, add=True) == version
+    assert ingest(config, batch.root, add=True) == version
+    assert list(config.workspace.ledger.events()) == before
+
+
+def test_a_folder_that_grew_adds_what_is_new_and_counts_the_rest_as_duplicates(batch, config):
+    ingest(config, batch.root)
+    batch.add("e", 4)
+    version = ingest(config, batch.root, add=True)
+    found = summary(version)
+    assert (found.received, found.accepted, found.duplicates, found.added) == (10, 2, 8, 1)
+    assert sorted(case.id for case in version.manifest.cases) == list("abcde")
+
+
+def test_another_mask_of_a_known_image_takes_the_place_of_the_first(batch, second, config):
+    first = ingest(config, batch.root)
+    mask = batch.mask()[::-1].copy()
+    second.add("renamed", 0, mask=mask)
+    version = ingest(config, second.root, add=True)
+    assert summary(version).relabelled == 1
+    assert [case.id for case in version.manifest.cases] == list("abcd")
+    assert np.array_equal(loaded(version)["a"].volumes["label"].array[0] > 0, mask > 0)
+    assert np.array_equal(loaded(first)["a"].volumes["label"].array[0] > 0, batch.mask() > 0)
+    found = diff(first, version)
+    assert found.all.relabelled == found.by_scanner[""].relabelled == ("a",)
+    assert (found.all.added, found.all.removed, found.all.changed, found.moved) == ((), (), (), ())
+
+
+def test_two_masks_of_one_known_image_in_one_batch_are_a_conflict(batch, second, config):
+    ingest(config, batch.root)
+    second.add("one", 0, mask=batch.mask()[::-1].copy())
+    second.add("two", 0, mask=batch.mask()[:, ::-1].copy() * 0)
+    version = ingest(config, second.root, add=True)
+    assert summary(version).rejected == {"LABEL_CONFLICT": 2}
+
+
+def test_another_image_under_a_known_name_is_refused(batch, second, config):
+    ingest(config, batch.root)
+    second.add("a", 77)
+    second.add("e", 78)
+    assert summary(ingest(config, second.root, add=True)).rejected == {"CASE_ID": 2}
+
+
+def test_what_if_counts_the_same_for_a_batch(batch, second, config):
+    ingest(config, batch.root)
+    second.add("e", 4)
+    second.add("renamed", 0, mask=batch.mask()[::-1].copy())
+    second.add("nan", 9, image=np.full(second.shape, np.nan, np.float32))
+    planned = plan(config, second.root, add=True)
+    done = summary(ingest(config, second.root, add=True))
+    assert planned == done.model_copy(update={"dataset": ""})
+    assert (done.added, done.relabelled, sum(done.rejected.values())) == (1, 1, 2)
+
+
+def test_a_batch_without_one_sound_case_makes_no_version(batch, second, config):
+    ingest(config, batch.root)
+    second.add("nan", 9, image=np.full(second.shape, np.nan, np.float32))
+    with pytest.raises(InputRejected) as caught:
+        ingest(config, second.root, add=True)
+    assert caught.value.code == "NO_CASES"
+
+
+def test_there_must_be_a_version_to_add_to(batch, config):
+    with pytest.raises(UsageError) as caught:
+        ingest(config, batch.root, add=True)
+    assert caught.value.code == "NOT_YET"
+
+
+def test_a_batch_is_not_added_under_another_contract_or_key(batch, second, configure, monkeypatch):
+    ingest(configure(), batch.root)
+    second.add("e", 4)
+    contract = {"modality": "CT", "spacing_mm": [0.5, 4.0], "labels": {"background": 0, "bone": 7, "marrow": 300}}
+    with pytest.raises(UsageError) as caught:
+        ingest(configure(contract=contract), second.root, add=True)
+    assert caught.value.code == "VERSION_CONTRACT"
+    monkeypatch.setenv("BEDSIDE_KEY", "a secret of this test only")
+    hidden = {"images": "images", "labels": "labels", "identity": "pseudonym"}
+    with pytest.raises(UsageError) as caught:
+        ingest(configure(source=hidden), second.root, add=True)
+    assert caught.value.code == "VERSION_KEY"
+
+
+def test_a_version_leads_back_to_the_scans_of_all_its_batches(batch, second, config):
+    first = ingest(config, batch.root)
+    second.add("e", 4)
+    version = ingest(config, second.root, add=True)
+    history = verify(config.workspace, version.digest)
+    sources = {volume.source for case in version.manifest.cases for volume in case.volumes.values()}
+    assert set(history.scans) == sources
+    assert history.checked == 2
+    assert [one.digest for one in line_of(version)] == [version.digest, first.digest]
+    path = next(first.folder.glob("*.npy"))
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError):
+        verify(config.workspace, version.digest)
+    with pytest.raises(IntegrityError):
+        Dataset(version.digest, config.workspace).cases("development")
+
+
+def test_cases_can_be_dropped_and_the_others_stay_where_they_are(received, config):
+    for number in range(12):
+        received.add(f"p{number}", number)
+    first = ingest(config, received.root)
+    gone = {first.splits.test[0], first.splits.folds[0][0]}
+    version = drop(config, gone)
+    assert {case.id for case in version.manifest.cases} == {f"p{number}" for number in range(12)} - gone
+    assert homes(version) == {name: home for name, home in homes(first).items() if name not in gone}
+    assert [path.name for path in version.folder.iterdir()] == ["manifest.json"]
+    assert diff(first, version).all.removed == tuple(sorted(gone))
+    with pytest.raises(UsageError, match="1 are neither") as caught:
+        drop(config, {"p3", "nobody"})
+    assert caught.value.code == "CASE_ID"
+
+
+def test_the_list_of_versions_accounts_for_every_file(batch, second, config):
+    batch.add("nan", 9, image=np.full(batch.shape, np.nan, np.float32))
+    first = ingest(config, batch.root)
+    second.add("e", 4)
+    second.write("images", "same-as-a", batch.image(0))
+    second.write("labels", "same-as-a", batch.mask())
+    version = ingest(config, second.root, add=True)
+    rows = versions(config.workspace)
+    assert [(row.digest, row.parent, row.cases, row.added) for row in rows] == [
+        (version.digest, first.digest, 5, 1),
+        (first.digest, "", 4, 4),
+    ]
+    for row in rows:
+        assert row.received == row.accepted + sum(row.rejected.values()) + row.duplicates
+    assert rows[1].rejected == {"LABEL_ORPHAN": 1, "NOT_FINITE": 1}
+    assert set(rows[1].reasons) == set(rows[1].rejected)
+    shutil.rmtree(config.workspace.store / first.digest)
+    gone = versions(config.workspace)[1]
+    assert (gone.here, gone.received, gone.rejected) == (False, 10, {"LABEL_ORPHAN": 1, "NOT_FINITE": 1})
+
+
+def test_differences_are_counted_by_site(batch, second, configure):
+    sources = [{"images": "images", "labels": "labels", "identity": "keep", "site": site} for site in ("north", "south")]
+    first = ingest(configure(source=sources[0]), batch.root)
+    second.add("e", 4)
+    version = ingest(configure(source=sources[1]), second.root, add=True)
+    found = diff(first, version)
+    assert {site: changes.added for site, changes in found.by_site.items()} == {"south": ("e",)}
+    assert {case.site for case in version.manifest.cases} == {"north", "south"}
+
+
+def test_a_small_batch_costs_its_own_size_and_not_that_of_what_is_there(received, second, config):
+    """Neither the arrays nor the received files of the version before are opened: they are not even there."""
+    shape = (64, 64, 32)
+    received.shape = shape
+    for number in range(4):
+        received.add(f"p{number}", number, mask=np.zeros(shape, np.uint8) + 7)
+    first = ingest(config, received.root)
+    shutil.rmtree(received.root)
+    for path in first.folder.glob("*.npy"):
+        path.unlink()
+    second.add("e", 4)
+    start = time.process_time()
+    version = ingest(config, second.root, add=True)
+    assert time.process_time() - start < 5
+    assert len(version.manifest.cases) == 5
