@@ -25,6 +25,7 @@ from pydicom.uid import (
 from bedside.core.deidentification import Deidentification, PixelMask
 from bedside.core.digest import digest_bytes
 from bedside.formats.burned_in import examine, suspicion
+from bedside.formats.dicom import read_folder
 from bedside.formats.dicom_elements import Elements, walk
 from bedside.formats.dicom_write_syntax import encode
 
@@ -393,3 +394,18 @@ def test_an_enhanced_lossy_colour_picture_is_stored_as_rgb():
     examined = look(written(data, JPEG2000), masks())
     assert examined.refusal is None
     assert dcmread(BytesIO(examined.data)).PhotometricInterpretation == "RGB"
+
+
+def test_a_reader_refuses_a_slice_with_names_in_its_pixels_and_with_it_the_series(series):
+    def burned(data, index):
+        data.BurnedInAnnotation = "YES" if index == 2 else "NO"
+
+    reading = read_folder(series("burned", edit=burned))
+    assert [len(reading.found), sorted(refused.code for refused in reading.refused)] == [0, ["PHI_PIXELS", "SERIES_INCOMPLETE"]]
+    assert len(read_folder(series("clean")).found) == 1
+
+
+def test_a_reader_says_whether_a_face_is_in_the_volume(series):
+    (head,) = read_folder(series("head", edit=lambda data, _: setattr(data, "BodyPartExamined", "HEAD"))).found
+    (knee,) = read_folder(series("knee", edit=lambda data, _: setattr(data, "BodyPartExamined", "KNEE"))).found
+    assert (head.acquisition["face"], "face" in knee.acquisition) == ("recognizable", False)

@@ -114,8 +114,21 @@ def suspicion(elements: Elements) -> InputRejected | None:
     if not reason:
         return None
     return InputRejected(
-        f"{reason}; blank it by a rule of source.deidentify.masks, or look at it and list its SHA-256 under released.", code=CODE
+        f"{reason}; let bedside deidentify blank it by a rule of source.deidentify.masks, or look at it and list its SHA-256"
+        " under released.",
+        code=CODE,
     )
+
+
+def check_pixels(elements: Elements) -> None:
+    """Refuse a file whose pixels may carry names, for a reader.
+
+    Raises:
+        InputRejected: PHI_PIXELS.
+    """
+    problem = suspicion(elements)
+    if problem is not None:
+        raise problem
 
 
 def _kind(elements: Elements) -> str:
@@ -143,7 +156,7 @@ def _below(branch: str, roots: tuple[str, ...]) -> bool:
 
 
 def _flag(elements: Elements) -> str:
-    """What BurnedInAnnotation and RecognizableVisualFeatures' neighbour say; any word but NO counts as YES."""
+    """What BurnedInAnnotation says; any word but NO counts as YES."""
     said = text(elements, 0x00280301).upper()
     if said not in {"", "NO"}:
         return "The header says that names are burned into the pixels (BurnedInAnnotation)"

@@ -7,6 +7,7 @@ from bedside.core.identity import Identity
 from bedside.formats.dicom_elements import Elements
 from bedside.formats.dicom_kinds import image_type
 from bedside.formats.dicom_values import clean, name, number, text, words
+from bedside.formats.face import face_of
 
 Fact = tuple[str, str | float]
 
@@ -81,6 +82,7 @@ def acquisition(elements: Elements, normal: tuple[float, ...], identity: Identit
         "echo_time_ms": number(elements, 0x00180081) if echo is None else echo,
         "repetition_time_ms": number(elements, 0x00180080),
         "contrast_agent": ("no" if contrast in _NO_CONTRAST else "yes") if contrast else "",
+        "face": face_of(elements),
         "institution": identity.hidden(hospital)[:16] if identity and hospital else "",
     }
     return tuple(sorted((key, value) for key, value in facts.items() if value not in ("", None) and value is not None))

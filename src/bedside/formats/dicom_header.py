@@ -7,6 +7,7 @@ from typing import Literal
 
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
+from bedside.formats.burned_in import check_pixels
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_facts import Fact, acquisition, marks
@@ -157,6 +158,7 @@ def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> t
     check_syntax(elements.syntax)
     check_kind(elements, framed=framed)
     shape = _pixel_shape(elements, limits)
+    check_pixels(elements)
     rows, columns, bits_allocated, _ = shape
     views = _views(elements) if framed else [elements]
     if elements.syntax == BIG_ENDIAN and bits_allocated == 8 and len(views) > 1:
