@@ -1,0 +1,271 @@
+"""Acting on the elements of one data set as the rules decide, at every level. No value leaves this module but in the data set."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from bedside.core.identity import Identity
+from bedside.formats.deidentify_known import Known
+from bedside.formats.deidentify_private import safe_vr
+from bedside.formats.deidentify_rules import CHARACTER_SET, ISSUER, PATIENT_ID, PATIENT_NAME, Decision
+from bedside.formats.deidentify_values import (
+    DUMMIES,
+    capped_age,
+    cleaned,
+    shifted_date,
+    shifted_moment,
+    sound_time,
+)
+
+_STANDARD_UIDS = "1.2.840.10008."
+_UID = re.compile(r"[0-9.]{1,64}\Z")
+_SAFE_CODE = re.compile(r"[A-Z0-9_.:]{0,16}\Z")
+_NUMBER = frozenset("0123456789+-.eE \0")
+_AGE = frozenset("0123456789DWMY \0")
+_CODES = frozenset(
+    {0x00080050, 0x00100020, 0x00101000, 0x00101040, 0x00101050, 0x00101090, 0x00102154, 0x00102155, 0x00380010, 0x00380060}
+    | {0x00402016, 0x00402017, 0x00401001, 0x00400009, 0x00400253, 0x00080092, 0x00080094, 0x00100033}
+    | {0x00080080, 0x00080081, 0x00081040, 0x00120040, 0x00120042, 0x0040050A}
+)
+_PLACES = frozenset({0x00080080, 0x00080081, 0x00081040})
+_BIRTH = 0x00100030
+_CONTENT, _PERSON_CODE = 0x0040A730, "CodeSequence"
+
+
+@dataclass
+class Acting:
+    """The work on one file.
+
+    Attributes:
+        identity: with the key.
+        decide: tag, VR in the file and whether types are known, to what is to be done.
+        classic: whether the types of attributes are known for this object.
+        patient: pseudonym.
+        days: that all dates are moved by.
+        again: whether the file was de-identified here before: UIDs stay, and nothing in it is the patient's.
+        keeps_dates: whether dates stay, so that a date of birth may also be another date.
+        done: (tag, what, rule) to how often.
+        received: PatientID of the file.
+    """
+
+    identity: Identity
+    decide: Callable[[int, str, bool], Decision]
+    classic: bool
+    patient: str
+    days: int
+    again: bool
+    keeps_dates: bool
+    done: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    received: str = field(default="", repr=False)
+    _names: set[str] = field(default_factory=set, repr=False)
+    _codes: set[str] = field(default_factory=set, repr=False)
+    _uids: set[str] = field(default_factory=set, repr=False)
+    _known: Known = field(default_factory=Known, repr=False)
+
+    def known(self) -> Known:
+        """Everything to look for in what is written."""
+        return Known(self._known.words, self._known.codes, Known.of((), (), self._uids).uids)
+
+    def learn(self, dataset: Dataset) -> None:
+        """Collect persons' names, identifiers and dates of birth from the whole file."""
+        if not self.again:
+            self._collect(dataset)
+        self._known = Known.of(self._names, self._codes, self._uids)
+
+    def _collect(self, dataset: Dataset) -> None:
+        for tag in list(dataset.keys()):
+            number = int(tag)
+            vr = _vr(dataset.get_item(tag)) or _defined(number)
+            if vr == "SQ" and not (number >> 16) % 2 and _defined(number) == "SQ":
+                for item in dataset[tag].value or ():
+                    self._collect(item)
+            elif vr == "PN" or _defined(number) == "PN":
+                self._names.update(_strings(dataset, number))
+            elif number in _CODES:
+                if number not in _PLACES or self.decide(number, vr, self.classic).what != "checked":
+                    self._codes.update(_strings(dataset, number))
+            elif number == _BIRTH:
+                self._codes.update(form for text in _strings(dataset, number) for form in self._births(text))
+
+    def _births(self, text: str) -> tuple[str, ...]:
+        year, month, day = text[:4], text[4:6], text[6:8]
+        if len(text) != 8 or not text.isdigit():
+            return (text,)
+        spelled = (f"{year}-{month}-{day}", f"{day}.{month}.{year}", f"{month}/{day}/{year}", f"{day}/{month}/{year}")
+        return spelled if self.keeps_dates else (text, *spelled)
+
+    def clean(self, dataset: Dataset) -> None:
+        """Do to every element what the rules say, sequences included; recursion is bounded by the walk before."""
+        for tag in list(dataset.keys()):
+            self._element(dataset, int(tag))
+        if CHARACTER_SET in dataset:
+            del dataset[CHARACTER_SET]
+
+    def _element(self, dataset: Dataset, tag: int) -> None:
+        vr = _vr(dataset.get_item(tag))
+        decision = self.decide(tag, vr, self.classic)
+        if decision.what in {"kept", "marked"}:
+            if decision.what == "marked" and tag != CHARACTER_SET:
+                del dataset[tag]
+            return
+        if decision.what == "entered" or (_defined(tag) == "SQ" and decision.what in {"checked", "cleaned"}):
+            for item in dataset[tag].value or ():
+                self.clean(item)
+            return
+        what = decision.what
+        if what in _BY_VALUE and not self._acted(dataset, tag, what):
+            what = decision.otherwise
+        if what in _BY_FORM:
+            _BY_FORM[what](dataset, tag)
+        if what not in _SILENT:
+            self.done[tag, what, decision.because] += 1
+
+    def _acted(self, dataset: Dataset, tag: int, what: str) -> bool:
+        """Do what depends on the value; False when the value is not of the form it should have."""
+        if what == "pseudonym":
+            return self._pseudonym(dataset, tag)
+        if what == "private":
+            return _keep_private(dataset, tag)
+        values = _strings(dataset, tag)
+        changed = [self._changed(value, tag, what) for value in values]
+        if any(value and not new for value, new in zip(values, changed, strict=True)):
+            return False
+        _put_text(dataset, tag, changed, unchanged=changed == values)
+        return True
+
+    def _changed(self, value: str, tag: int, what: str) -> str:
+        """One value, changed; "" where it may not stay."""
+        defined = _defined(tag)
+        if what == "mapped":
+            return self._mapped(value)
+        if what == "class":
+            return value if _UID.match(value) else ""
+        if what == "capped":
+            return capped_age(value)
+        if what == "cleaned":
+            text = cleaned(value)
+            return "" if self._known.in_text(text) else text
+        if defined in {"DA", "DT", "TM"}:
+            days = self.days if what == "shifted" else 0
+            return {"DA": shifted_date, "DT": shifted_moment}[defined](value, days) if defined != "TM" else sound_time(value)
+        allowed = _AGE if defined == "AS" else _NUMBER if defined in {"DS", "IS"} else None
+        if allowed is not None and set(value) - allowed:
+            return ""
+        return "" if self._known.in_text(value) else value
+
+    def _mapped(self, value: str) -> str:
+        """A UID's stand-in; UIDs that the standard defines say nothing of anybody."""
+        if value.startswith(_STANDARD_UIDS) or self.again:
+            return value if _UID.match(value) else ""
+        self._uids.add(value)
+        return self.identity.uid(value)
+
+    def _pseudonym(self, dataset: Dataset, tag: int) -> bool:
+        """PatientID and PatientName; those of another patient in a sequence become that patient's."""
+        if tag == PATIENT_NAME:
+            dataset.PatientName = ""  # written once the level's PatientID is known, at the root
+            return True
+        received = next(iter(_strings(dataset, PATIENT_ID)), "")
+        issuer = next(iter(_strings(dataset, ISSUER)), "") if ISSUER in dataset else ""
+        own = self.again or received in {"", self.received}
+        dataset.PatientID = self.patient if own else self.identity.patient(received, issuer)
+        return True
+
+
+_BY_VALUE = frozenset({"mapped", "class", "shifted", "capped", "cleaned", "checked", "number", "pseudonym", "private"})
+_SILENT = frozenset({"checked", "class", "number", "kept", "private"})
+
+
+def _vr(element: DataElement | RawDataElement) -> str:
+    """The VR that the file gives, "" where it gives none."""
+    return str(element.VR or "")
+
+
+def _defined(tag: int) -> str:
+    return _VRS.get(tag) or _VRS.setdefault(tag, _looked_up(tag))
+
+
+_VRS: dict[int, str] = {}
+
+
+def _looked_up(tag: int) -> str:
+    return dictionary_VR(tag) if not (tag >> 16) % 2 and dictionary_has_tag(tag) else ""
+
+
+def _strings(dataset: Dataset, tag: int) -> list[str]:
+    """The values as text, without padding; plain ASCII is not decoded by the library."""
+    element = dataset.get_item(tag)
+    raw = element.value
+    if isinstance(element, RawDataElement) and isinstance(raw, bytes) and raw.isascii() and b"\x1b" not in raw:
+        return [part.strip("\0 ") for part in raw.decode("ascii").split("\\")] if raw else []
+    value = dataset[tag].value
+    if value is None:
+        return []
+    if isinstance(value, bytes):
+        return [value.decode("latin-1")]
+    many = value if isinstance(value, list | tuple) or (hasattr(value, "append") and not isinstance(value, str)) else [value]
+    return [str(one).strip("\0 ") for one in many]
+
+
+def _put_text(dataset: Dataset, tag: int, values: list[str], *, unchanged: bool) -> None:
+    """Write values back; what did not change and is plain ASCII stays as it is, byte for byte."""
+    element = dataset.get_item(tag)
+    if unchanged and (not isinstance(element, RawDataElement) or bytes(element.value or b"").isascii()):
+        return
+    vr = _defined(tag) or _vr(element)
+    dataset[tag] = DataElement(tag, vr, values[0] if len(values) == 1 else values or None)
+
+
+def _remove(dataset: Dataset, tag: int) -> None:
+    del dataset[tag]
+
+
+def _empty(dataset: Dataset, tag: int) -> None:
+    vr = _defined(tag) or "LO"
+    dataset[tag] = DataElement(tag, vr, Sequence() if vr == "SQ" else None)
+
+
+def _replace(dataset: Dataset, tag: int) -> None:
+    """A dummy of the VR's form; of a sequence one item that says nothing."""
+    vr = _defined(tag)
+    if vr != "SQ":
+        dataset[tag] = DataElement(tag, vr, DUMMIES[vr])
+        return
+    item = Dataset()
+    if tag == _CONTENT:
+        item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", "REMOVED"
+        concept = Dataset()
+        concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning = "121106", "DCM", "Comment"
+        item.ConceptNameCodeSequence = Sequence([concept])
+    else:
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "REMOVED", "99BEDSIDE", "Removed"
+    dataset[tag] = DataElement(tag, "SQ", Sequence([item] if tag == _CONTENT or _is_codes(tag) else []))
+
+
+def _is_codes(tag: int) -> bool:
+    return str(dictionary_keyword(tag)).endswith(_PERSON_CODE)
+
+
+_BY_FORM: dict[str, Callable[[Dataset, int], None]] = {"removed": _remove, "emptied": _empty, "replaced": _replace}
+
+
+def _keep_private(dataset: Dataset, tag: int) -> bool:
+    """Keep a private element of the safe list whose value is of its VR's form, with its creator; False for every other."""
+    group, number = tag >> 16, tag & 0xFFFF
+    block = number >> 8 if number > 0xFF else number
+    creator_tag = group << 16 | block
+    creator = " ".join(_strings(dataset, creator_tag)) if creator_tag in dataset else ""
+    if number <= 0xFF:
+        return any(safe_vr(creator, other) for other in map(int, dataset.keys()) if other >> 8 == group << 8 | block)
+    vr = safe_vr(creator, tag)
+    if vr in {"FL", "FD"}:
+        return _vr(dataset.get_item(tag)) == vr
+    if vr in {"DS", "IS"}:
+        return not any(set(value) - _NUMBER for value in _strings(dataset, tag))
+    return bool(vr) and all(_SAFE_CODE.match(value) is not None for value in _strings(dataset, tag))

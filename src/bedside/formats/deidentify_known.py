@@ -1,0 +1,122 @@
+"""What is known of a patient from the patient's own file, and the search for it in what was written."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from bedside.formats.deidentify_values import OWN_WORDS, VOCABULARY
+
+_SHORTEST_WORD, _SHORTEST_FOREIGN, _SHORTEST_CODE = 3, 2, 4
+_SHORTEST_NUMBER_IN_BYTES, _SHORTEST_IN_PIXELS, _SHORTEST_UID = 6, 6, 14
+_PARTS = re.compile(r"[^\W_]+")
+_ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_kr", "gb18030", "iso8859_5", "iso8859_7")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Strings that must not survive. Never printed: there is no repr.
+
+    Attributes:
+        words: parts of persons' names, case folded.
+        codes: identifiers, dates of birth, addresses, telephone numbers, case folded.
+        uids: as received.
+    """
+
+    words: frozenset[str] = field(default=frozenset(), repr=False)
+    codes: frozenset[str] = field(default=frozenset(), repr=False)
+    uids: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def of(cls, names: Iterable[str], codes: Iterable[str], uids: Iterable[str]) -> "Known":
+        """Take persons' names apart; leave out what is too short, or too common, to tell anybody apart."""
+        words, numbers = set(), set()
+        for part in {form for name in names for one in _PARTS.findall(name) for form in (one.casefold(), one.lower())}:
+            if part.isdigit():
+                numbers.add(part)
+            elif len(part) >= (_SHORTEST_WORD if part.isascii() else _SHORTEST_FOREIGN):
+                words.add(part)
+        whole = {code.strip().casefold() for code in codes} | numbers
+        common = VOCABULARY | OWN_WORDS
+        return cls(
+            frozenset(words - common),
+            frozenset(code for code in whole - common if len(code) >= _SHORTEST_CODE),
+            frozenset(uid for uid in uids if len(uid) >= _SHORTEST_UID),
+        )
+
+    def __len__(self) -> int:
+        return len(self.words) + len(self.codes) + len(self.uids)
+
+    def in_text(self, text: str) -> bool:
+        """Whether a text holds one of the strings as a whole word."""
+        folded = text.casefold()
+        if not self.words.isdisjoint(_PARTS.findall(folded)):
+            return True
+        return any(_bounded(code, folded) for code in (*self.codes, *self.uids))
+
+    def in_bytes(self, header: bytes, pixels: bytes | memoryview) -> bool:
+        """Whether written bytes hold one of them, in any of the usual encodings.
+
+        Args:
+            header: everything but the pixels; searched for whole words, letters' case does not count.
+            pixels: any bytes; searched for what is too long to stand in them by chance.
+        """
+        pattern = _pattern(self.words, self.codes)
+        if pattern is not None and pattern.search(header.lower()):
+            return True
+        if any(_uid_in(uid.encode("latin-1", "replace"), header) for uid in self.uids):
+            return True
+        content = bytes(pixels)
+        return any(one in content for one in _long(self.words | self.codes))
+
+
+def _bounded(code: str, text: str) -> bool:
+    at = text.find(code)
+    while at >= 0:
+        before, after = text[at - 1 : at], text[at + len(code) : at + len(code) + 1]
+        if not before.isalnum() and not after.isalnum():
+            return True
+        at = text.find(code, at + 1)
+    return False
+
+
+def _uid_in(uid: bytes, header: bytes) -> bool:
+    """Whether a UID stands there by itself, not inside a longer one."""
+    at = header.find(uid)
+    while at >= 0:
+        around = header[max(at - 1, 0) : at] + header[at + len(uid) : at + len(uid) + 1]
+        if not set(around) & set(b"0123456789."):
+            return True
+        at = header.find(uid, at + 1)
+    return False
+
+
+def _encoded(text: str) -> set[bytes]:
+    """The text in every encoding that can hold it; the ASCII letters in lower case, as in the bytes that are searched."""
+    found = set()
+    for encoding in _ENCODINGS:
+        for form in {text, text.upper(), text.title()}:
+            try:
+                found.add(form.encode(encoding).lower())
+            except UnicodeEncodeError:
+                continue
+    return found
+
+
+@lru_cache(maxsize=64)
+def _pattern(words: frozenset[str], codes: frozenset[str]) -> re.Pattern[bytes] | None:
+    """One expression for all strings; the files of one patient share it."""
+    kept = words | {code for code in codes if not code.isdigit() or len(code) >= _SHORTEST_NUMBER_IN_BYTES}
+    options = sorted({one for text in kept for one in _encoded(text)}, key=lambda one: (-len(one), one))
+    if not options:
+        return None
+    body = b"|".join(map(re.escape, options))
+    return re.compile(rb"(?<![a-z0-9.\x80-\xff])(?:" + body + rb")(?!\.?[a-z0-9\x80-\xff])", re.DOTALL)
+
+
+@lru_cache(maxsize=64)
+def _long(texts: frozenset[str]) -> tuple[bytes, ...]:
+    """Strings too long for chance, in the spellings that a header would have."""
+    spellings = {form for text in texts for form in (text, text.upper(), text.title())}
+    found = {one for text in spellings for one in (text.encode(), text.encode("utf-16-le"), text.encode("utf-16-be"))}
+    return tuple(sorted(one for one in found if len(one) >= _SHORTEST_IN_PIXELS))
