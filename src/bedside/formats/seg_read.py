@@ -1,0 +1,66 @@
+"""What a DICOM Segmentation holds, plane by plane (PS3.3 C.8.20). Only native pixel data, which is what `formats.seg` writes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from bedside.core.errors import InputRejected
+
+_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
+_STORAGE = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
+
+
+@dataclass(frozen=True, eq=False)
+class SegPlane:
+    """One frame of a segmentation.
+
+    Attributes:
+        position_mm: (3,), centre of the first pixel, LPS.
+        segment: the one segment it shows, or 0 when `numbers` holds segment numbers (a label map).
+        numbers: (rows, columns).
+    """
+
+    position_mm: NDArray[np.float64]
+    segment: int
+    numbers: NDArray[np.unsignedinteger]
+
+
+def planes_of(data: Dataset) -> Iterator[SegPlane]:
+    """Yield the frames of a segmentation.
+
+    Raises:
+        InputRejected: SEG_STRUCTURE, when it is none, its pixels are compressed or fractional, or its length is wrong. What
+            pydicom raises of a missing element is for the caller to map.
+    """
+    frames, rows, columns = int(data.NumberOfFrames), int(data.Rows), int(data.Columns)
+    bits, kind = int(data.BitsAllocated), str(data.SegmentationType)
+    if data.SOPClassUID not in _STORAGE or (kind, bits) not in {("BINARY", 1), ("LABELMAP", 8), ("LABELMAP", 16)}:
+        raise refused("it is no binary segmentation and no label map")
+    if data.file_meta.TransferSyntaxUID not in _NATIVE:
+        raise refused("its pixels are compressed")
+    pixels = np.frombuffer(data.PixelData, dtype=np.uint8)
+    groups = data.PerFrameFunctionalGroupsSequence
+    if len(groups) != frames or not 0 <= len(pixels) - -(-frames * rows * columns * bits // 8) <= 1:
+        raise refused("its length does not fit its number of frames")
+    for number, group in enumerate(groups):
+        position = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if bits == 1 else 0
+        yield SegPlane(position, segment, _frame(pixels, number, rows * columns, bits).reshape(rows, columns))
+
+
+def refused(what: str) -> InputRejected:
+    """The refusal of a segmentation."""
+    return InputRejected(f"The segmentation cannot be read: {what}; write it again.", code="SEG_STRUCTURE")
+
+
+def _frame(pixels: NDArray[np.uint8], number: int, size: int, bits: int) -> NDArray[np.unsignedinteger]:
+    """The numbers of one frame; single bits are packed without gaps between frames, lowest bit first (PS3.5 8.1.1)."""
+    if bits > 1:
+        start = number * size * bits // 8
+        return np.frombuffer(pixels[start : start + size * bits // 8], dtype=np.dtype(f"<u{bits // 8}"))
+    first = number * size
+    whole = np.unpackbits(pixels[first // 8 : -(-(first + size) // 8)], bitorder="little")
+    return whole[first % 8 : first % 8 + size]

@@ -1,0 +1,272 @@
+"""A mask written as a DICOM segmentation comes back voxel by voxel, on the grid it was made on, whatever that grid is."""
+
+from dataclasses import replace
+from itertools import permutations, product
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import dcmread
+
+from bedside.core.errors import InputRejected, UsageError
+from bedside.core.labels import Term
+from bedside.core.volume import Frame, Volume
+from bedside.formats.dicom import read_folder
+from bedside.formats.dicom_write import SeriesIdentity, write_series
+from bedside.formats.found import Found
+from bedside.formats.seg import SegMaker, from_frame, into_frame, read_seg, write_seg
+
+SPACING_MM = (0.7, 1.1, 2.5)  # not square on purpose
+SHAPE = (12, 9, 5)
+NAMES = {1: "femur", 2: "pelvis", 3: "sacrum"}
+TERMS = {"femur": Term(value="71341001", meaning="Bone structure of femur")}
+MAKER = SegMaker("ab" * 32, "ct-bone", "0.1.0", "cd" * 32)
+ORIENTATIONS = [
+    np.array([[sign if row == axis else 0.0 for axis, sign in zip(order, signs, strict=True)] for row in range(3)])
+    for order in permutations(range(3))
+    for signs in product((1.0, -1.0), repeat=3)
+]
+
+
+def rotation(degrees: float, axis: np.ndarray) -> np.ndarray:
+    """Rodrigues' formula."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.radians(degrees)
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def affine_of(directions: np.ndarray) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = directions @ np.diag(SPACING_MM)
+    affine[:3, 3] = [-31.5, 40.25, 7.75]
+    return affine
+
+
+def series(folder: Path, affine: np.ndarray, *, patient: str = "P1") -> Found:
+    values = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
+    write_series(folder, Volume.of(values, affine), identity=SeriesIdentity.of(patient))
+    (found,) = read_folder(folder).found
+    return found
+
+
+def a_mask(shape: tuple[int, ...] = SHAPE, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
+
+
+def tilted(folder: Path, degrees: float, *, along: int = 1) -> Found:
+    """A series whose planes slide along one of their axes, as a reader gives it: sheared back, with the scanner's own frame."""
+    straight = affine_of(np.diag([-1.0, -1.0, 1.0]))
+    lean = straight.copy()
+    step = np.tan(np.radians(degrees)) * SPACING_MM[2]
+    lean[:3, 2] += step * straight[:3, along] / SPACING_MM[along]
+    values = np.zeros(SHAPE, dtype=np.int16)
+    files = write_series(folder, Volume.of(values, straight), identity=SeriesIdentity.of("P1"))
+    for k, path in enumerate(files):
+        data = dcmread(path)
+        data.ImagePositionPatient = [f"{x:.8f}" for x in (lean @ [0, 0, k, 1])[:3] * [-1, -1, 1]]
+        data.save_as(path)
+    room = int(np.ceil(abs(step) / SPACING_MM[along] * (SHAPE[2] - 1))) + 1
+    grown = list(SHAPE)
+    grown[along] += 2 * room
+    moved = straight.copy()
+    moved[:3, 3] -= room * straight[:3, along]
+    volume = Volume.of(np.zeros(grown, dtype=np.int16), moved)
+    return Found(volume, "0" * 64, "dicom", "CT", "P1", "", files, "test", frame=Frame(lean, SHAPE))
+
+
+def named(directions: np.ndarray) -> str:
+    return "".join(("RAS" if column.sum() > 0 else "LPI")[int(np.argmax(abs(column)))] for column in directions.T)
+
+
+@pytest.mark.parametrize("directions", ORIENTATIONS, ids=named)
+def test_a_mask_comes_back_voxel_by_voxel_in_all_48_orientations(tmp_path: Path, directions: np.ndarray) -> None:
+    found = series(tmp_path / "s", affine_of(directions))
+    mask = a_mask(found.volume.shape[1:])
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("axis", [(1, 2, 3), (-2, 1, 0.4), (0.1, 1, -5)])
+def test_an_oblique_series_gives_its_mask_back(tmp_path: Path, kind: str, axis: tuple) -> None:
+    found = series(tmp_path / "s", affine_of(rotation(37.0, np.array(axis))))
+    mask = a_mask(found.volume.shape[1:])
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("along", [0, 1])
+@pytest.mark.parametrize("degrees", [10.0, -20.0, 3.3])
+def test_a_tilted_series_is_segmented_in_the_scanners_own_planes(tmp_path: Path, degrees: float, along: int) -> None:
+    found = tilted(tmp_path / "s", degrees, along=along)
+    mask = from_frame(a_mask(), found.volume.affine, found.frame, found.volume.shape[1:])
+    assert mask.any()
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+    seen = highdicom.seg.segread(tmp_path / "seg.dcm")
+    sources = {float(dcmread(path).ImagePositionPatient[1]) for path in found.files}
+    assert {float(g.PlanePositionSequence[0].ImagePositionPatient[1]) for g in seen.PerFrameFunctionalGroupsSequence} <= sources
+
+
+@given(shift=st.floats(-3, 3), ties=st.booleans(), seed=st.integers(0, 99))
+def test_sliding_planes_there_and_back_loses_nothing_inside_also_at_ties(shift: float, ties: bool, seed: int) -> None:
+    step = round(shift * 2) / 2 if ties else shift
+    lean = np.eye(4)
+    lean[0, 2] = step
+    wide = np.zeros((40, 9, 5), dtype=np.uint8)
+    wide[14:26] = a_mask((12, 9, 5), seed)
+    grid = np.eye(4)
+    grid[0, 3] = -14.0
+    back = from_frame(into_frame(wide, grid, Frame(lean, (60, 9, 5))), grid, Frame(lean, (60, 9, 5)), wide.shape)
+    reached = from_frame(np.ones((60, 9, 5), np.uint8), grid, Frame(lean, (60, 9, 5)), wide.shape) > 0
+    np.testing.assert_array_equal(back, wide * reached)
+
+
+def test_another_program_sees_the_same_voxels_in_the_same_places(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(rotation(20.0, np.array([1.0, 0.3, 0.2]))))
+    mask = a_mask(found.volume.shape[1:])
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, terms=TERMS, maker=MAKER)
+    seen = highdicom.seg.segread(tmp_path / "seg.dcm")
+    volume = seen.get_volume(combine_segments=True)
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+    points = np.argwhere(volume.array > 0)
+    ours = np.linalg.inv(found.volume.affine) @ to_ras @ np.c_[points, np.ones(len(points))].T
+    places = np.rint(ours[:3]).astype(int)
+    assert np.abs(ours[:3] - places).max() < 1e-3
+    np.testing.assert_array_equal(mask[tuple(places)], volume.array[tuple(points.T)])
+    assert len(points) == np.count_nonzero(mask)
+
+
+def test_segments_carry_codes_and_one_without_a_term_says_what_kind_of_thing_it_is(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, terms=TERMS, maker=MAKER)
+    data = dcmread(tmp_path / "seg.dcm")
+    said = [
+        (int(s.SegmentNumber), s.SegmentLabel, s.SegmentedPropertyTypeCodeSequence[0].CodeValue) for s in data.SegmentSequence
+    ]
+    assert said == [(1, "femur", "71341001"), (2, "pelvis", "123037004"), (3, "sacrum", "123037004")]
+    assert data.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "SCT"
+    assert data.ContentDescription == f"label map {MAKER.labels[:12]}"
+    assert data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == MAKER.model
+
+
+def test_a_segmentation_carries_the_identity_of_its_source_and_names_its_slices(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)), patient="PSEUDO-7")
+    write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, maker=MAKER)
+    data, source = dcmread(tmp_path / "seg.dcm"), dcmread(found.files[0])
+    assert data.PatientID == "PSEUDO-7"
+    assert data.StudyInstanceUID == source.StudyInstanceUID
+    assert data.FrameOfReferenceUID == source.FrameOfReferenceUID
+    named = {item.ReferencedSOPInstanceUID for item in data.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert named == {dcmread(path).SOPInstanceUID for path in found.files}
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_the_same_mask_of_the_same_series_gives_the_same_bytes_and_another_one_another_uid(tmp_path: Path, kind: str) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = a_mask(found.volume.shape[1:])
+    names = ("a", "b", "c")
+    uids = [
+        write_seg(tmp_path / name, m, found, structures=NAMES, maker=MAKER, kind=kind)
+        for name, m in zip(names, (mask, mask, np.flip(mask)), strict=True)
+    ]
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert uids[0] == uids[1] != uids[2]
+    assert dcmread(tmp_path / "a").SOPInstanceUID == uids[0]
+
+
+def test_frames_whose_bits_do_not_fill_bytes_are_read_right(tmp_path: Path) -> None:
+    affine = affine_of(np.eye(3))
+    values = np.arange(7 * 5 * 4).reshape(7, 5, 4).astype(np.int16)
+    write_series(tmp_path / "s", Volume.of(values, affine), identity=SeriesIdentity.of("P"))
+    (found,) = read_folder(tmp_path / "s").found
+    mask = a_mask((7, 5, 4), 5)
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+def test_what_cannot_be_written_is_wrong_use(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = a_mask(found.volume.shape[1:])
+    wrong = {
+        "SEG_EMPTY": (np.zeros_like(mask), found, NAMES),
+        "SEG_MASK": (mask, found, {1: "femur"}),
+        "SEG_SOURCE": (mask, replace(found, geometry="sform"), NAMES),
+    }
+    for code, (values, source, names) in wrong.items():
+        with pytest.raises(UsageError) as refused:
+            write_seg(tmp_path / "seg.dcm", values, source, structures=names, maker=MAKER)
+        assert refused.value.code == code
+    with pytest.raises(UsageError) as other_shape:
+        write_seg(tmp_path / "seg.dcm", mask[:-1], found, structures=NAMES, maker=MAKER)
+    assert other_shape.value.code == "SEG_MASK"
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_a_series_that_moved_since_it_was_read_is_refused(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    data = dcmread(found.files[2])
+    data.ImagePositionPatient = [0, 0, 0]
+    data.save_as(found.files[2])
+    with pytest.raises(InputRejected) as refused:
+        write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, maker=MAKER)
+    assert refused.value.code == "SEG_FRAME"
+
+
+def test_a_segmentation_of_another_series_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    other = series(tmp_path / "t", affine_of(rotation(5.0, np.array([1.0, 1.0, 0.0]))))
+    write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, maker=MAKER)
+    with pytest.raises(InputRejected) as elsewhere:
+        read_seg(tmp_path / "seg.dcm", other)
+    with pytest.raises(InputRejected) as image:
+        read_seg(found.files[0], found)
+    whole = (tmp_path / "seg.dcm").read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputRejected):
+        read_seg(tmp_path / "cut.dcm", found)
+    assert (elsewhere.value.code, image.value.code) == ("SEG_FRAME", "SEG_STRUCTURE")
+
+
+@pytest.mark.slow
+def test_25_segments_of_100_slices_of_512_by_512_are_written_and_read_within_a_minute(tmp_path: Path) -> None:
+    from time import perf_counter
+
+    write_series(
+        tmp_path / "s",
+        Volume.of(np.zeros((512, 512, 100), np.int16), np.diag([-0.8, -0.8, 1.5, 1.0])),
+        identity=SeriesIdentity.of("P"),
+    )
+    (found,) = read_folder(tmp_path / "s").found
+    mask = np.zeros((512, 512, 100), dtype=np.uint8)
+    for number in range(25):
+        i, j = divmod(number, 5)
+        mask[100 * i + 5 : 100 * i + 95, 100 * j + 5 : 100 * j + 95, 3:97] = number + 1
+    begun = perf_counter()
+    names = {number: f"bone {number}" for number in range(1, 26)}
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=names, maker=MAKER)
+    back = read_seg(tmp_path / "seg.dcm", found)
+    assert perf_counter() - begun < 60
+    np.testing.assert_array_equal(back, mask)
+
+
+@pytest.mark.real
+def test_61_labels_of_a_real_series_come_back_voxel_by_voxel(tmp_path: Path, data_root: Path) -> None:
+    from bedside.core.volume import farthest_corner_mm
+    from bedside.formats.nifti import read_nifti
+
+    (found,) = read_folder(data_root / "ct_bone_totalseg" / "example_ct_dicom").found
+    labels = read_nifti(data_root / "ct_bone_totalseg" / "example_seg_dicom.nii.gz").volume
+    assert farthest_corner_mm(labels.canonical(), found.volume.canonical()) < 0.01
+    from bedside.core.volume import Reorientation
+
+    mask = Reorientation.of(found.volume).undo(labels.canonical().array)[0].astype(np.uint8)
+    names = {int(number): f"structure {number}" for number in np.unique(mask) if number}
+    assert len(names) > 20
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=names, maker=MAKER)
+    order = {0: 0, **{number: at for at, number in enumerate(sorted(names), start=1)}}
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), np.vectorize(order.get)(mask))
