@@ -25,12 +25,20 @@ def ingest(
         bool,
         typer.Option("--add", help="Make a version of the newest dataset: its cases and the new ones; else it stands alone."),
     ] = False,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Read phantoms in every geometry and syntax instead, and print errors in mm.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Every row of --prove.")] = False,
     overrides: Overrides = None,
     folder: Folder = None,
     json: Json = False,
     what_if: WhatIf = False,
 ) -> None:
     """Check scans against the contract and store those that keep it as a dataset."""
+    if prove:
+        from bedside.cli.prove_view import run
+
+        return run(json=json, verbose=verbose, what_if=what_if)
     if source is None:
         raise UsageError("Say where the scans are: bedside ingest STUDY --from FOLDER.", code="NO_SOURCE")
     config = options.load_config(study, overrides, folder)
