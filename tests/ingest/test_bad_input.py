@@ -290,7 +290,7 @@ class Slow(InlineExecutor):
 
     def map(self, function, items):
         self.calls += 1
-        if self.calls == 3:  # headers, those to look at again, then pixels
+        if self.calls == 3:  # headers, headers to look at again, then pixels
             self.meanwhile()
         return super().map(function, items)
 

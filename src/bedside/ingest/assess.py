@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bedside.core.case import ClinicalValue
+from bedside.core.config import Source
 from bedside.core.contract import Contract
 from bedside.core.dataset import ACQUISITION, CaseRecord, VolumeRecord
 from bedside.core.identity import Identity
@@ -28,15 +29,13 @@ class Rules:
     Attributes:
         contract: limits of every case.
         identity: how its patient and itself are called.
-        masks: whether every image needs a mask.
-        site: name of the hospital.
+        source: whether images need masks, may be resampled, and from which hospital they are.
         clinical: patient as received to the values of the clinical table.
     """
 
     contract: Contract
     identity: Identity
-    masks: bool
-    site: str = ""
+    source: Source
     clinical: Mapping[str, Mapping[str, ClinicalValue]] = field(default_factory=dict, repr=False)
 
     def lacks_values(self, pair: Pair) -> bool:
@@ -50,14 +49,14 @@ class Accepted:
 
     Attributes:
         record: as it stands in the manifest.
-        files: how many received files it is made of.
+        files: the received files it is made of; one multi-frame file may be part of several cases.
         label_apart_mm: how far the mask's grid was from the image's before it was laid on it; 0 without a mask.
         received_patient: the patient as received, for the rows of the clinical table; never written down.
         relabelled: it takes the place of a case of the version before, whose image it shares and whose mask it does not.
     """
 
     record: CaseRecord
-    files: int
+    files: tuple[Path, ...] = field(repr=False)
     label_apart_mm: float
     received_patient: str = field(default="", repr=False)
     relabelled: bool = False
@@ -122,12 +121,12 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
     """
     yield from discovery.refused
     yield from (one for path, one in survey.niftis.items() if isinstance(one, Refused) and path not in _mask_files(discovery))
-    reading = assemble(survey.looks)
+    reading = assemble(survey.looks, resample=rules.source.resample)
     yield from reading.refused
     if reading.duplicates:
         yield Repeated(reading.duplicates)
     jobs: list[Pair] = []
-    for pair in pairs(discovery, survey, reading, masks_needed=rules.masks):
+    for pair in pairs(discovery, survey, reading, masks_needed=rules.source.labels is not None):
         if isinstance(pair, Refused):
             yield pair
         elif rules.lacks_values(pair):
@@ -188,13 +187,13 @@ def _entered(pair: Pair, found: Converted, rules: Rules, taken: Taken) -> Outcom
         taken.before.discard(before.id)
         record = before.model_copy(update={"volumes": {**before.volumes, "label": found.label}})
         taken.contents[content] = record
-        return Accepted(record, len(pair.files), found.label_apart_mm, patient_of(pair), relabelled=True)
+        return Accepted(record, pair.files, found.label_apart_mm, patient_of(pair), relabelled=True)
     record = _record(pair, found, rules)
     if record.id in taken.names:
         return Refused(pair.files, "CASE_ID", "Another case has the same name after unsafe names were replaced; rename one.")
     taken.contents[content] = record
     taken.names[record.id] = _sources(record)
-    return Accepted(record, len(pair.files), found.label_apart_mm, patient_of(pair))
+    return Accepted(record, pair.files, found.label_apart_mm, patient_of(pair))
 
 
 def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
@@ -204,16 +203,13 @@ def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
         patient=rules.identity.patient(patient_of(pair)),
         volumes={"image": found.image} if found.label is None else {"image": found.image, "label": found.label},
         clinical=dict(rules.clinical.get(patient_of(pair), {})),
-        site=rules.site,
+        site=rules.source.site,
         scanner=image.scanner,
-        acquisition=_acquisition(image, rules.identity),
+        acquisition=_acquisition(image),
         notes=found.notes,
     )
 
 
-def _acquisition(image: Found, identity: Identity) -> dict[str, ClinicalValue]:
-    """The known facts about the picture; an institution is a name from outside, and gets a pseudonym."""
-    facts = {key: image.acquisition[key] for key in ACQUISITION if image.acquisition.get(key) is not None}
-    if "institution" in facts:
-        facts["institution"] = "H" + identity.hidden(f"institution {facts['institution']}")[:16]
-    return facts
+def _acquisition(image: Found) -> dict[str, ClinicalValue]:
+    """The facts about the picture that a case may say."""
+    return {key: image.acquisition[key] for key in ACQUISITION if image.acquisition.get(key) is not None}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from bedside.core.config import Study
 from bedside.core.dataset import CaseRecord, ClinicalRows, Counts, Dataset, Manifest, Splits
@@ -66,13 +67,18 @@ def fingerprint(identity: Identity) -> str:
 
 
 def counts(settled: Sequence[Outcome]) -> tuple[int, dict[str, int], int]:
-    """Files accepted, refused by code, and repeated."""
-    rejected = Counter[str]()
-    for one in _refusals(settled):
-        rejected[one.code] += len(one.files)
-    repeated = sum(len(one.files) for one in settled if isinstance(one, Repeated))
-    accepted = sum(one.files for one in settled if isinstance(one, Accepted))
-    return accepted, dict(sorted(rejected.items())), repeated
+    """Files accepted, refused by code, and repeated; each counts once, however many volumes it holds.
+
+    A multi-frame file of which one volume was accepted is an accepted file, and one that is refused twice has the first reason.
+    """
+    accepted = {path for one in settled if isinstance(one, Accepted) for path in one.files}
+    rejected: dict[Path, str] = {}
+    for refused in _refusals(settled):
+        for path in refused.files:
+            if path not in accepted:
+                rejected.setdefault(path, refused.code)
+    repeated = {path for one in settled if isinstance(one, Repeated) for path in one.files} - accepted - rejected.keys()
+    return len(accepted), dict(sorted(Counter(rejected.values()).items())), len(repeated)
 
 
 def held_by(parent: Dataset, case: CaseRecord) -> CaseRecord:

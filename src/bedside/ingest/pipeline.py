@@ -115,7 +115,7 @@ def ingest(
             return known
         workers = executor or stack.enter_context(executor_for(config))
         looks = Looks.now(batch.hidden)
-        seen = survey(batch.discovery, workers, progress=progress)
+        seen = survey(batch.discovery, workers, batch.rules.identity, progress=progress)
         digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
         known = _known(batch, records, digests)
         if known is None:
@@ -167,7 +167,7 @@ def plan(
     batch = _batch(config, Path(source), add=add)
     with ExitStack() as stack:
         workers = executor or stack.enter_context(executor_for(config))
-        seen = survey(batch.discovery, workers, progress=progress)
+        seen = survey(batch.discovery, workers, batch.rules.identity, progress=progress)
         digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
         known = _known(batch, Records(config.workspace), digests)
         if known is not None:
@@ -231,7 +231,7 @@ def _rules(study: Study, table: "ClinicalTable | None") -> Rules:
         )
     source = study.source
     values = {} if table is None else table.rows
-    return Rules(study.contract, Identity.of(source.identity), source.labels is not None, source.site, values)
+    return Rules(study.contract, Identity.of(source.identity), source, values)
 
 
 def _known(batch: _Batch, records: Records, digests: Mapping[str, str] | None) -> Dataset | None:

@@ -2,12 +2,14 @@
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bedside.core.digest import digest_file
 from bedside.core.errors import InputRejected
+from bedside.core.identity import Identity
 from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
 from bedside.formats.dicom import Look, look
@@ -52,11 +54,12 @@ class Survey:
     digests: Mapping[Path, str] = field(repr=False)
 
 
-def survey(discovery: Discovery, executor: Executor, *, progress: Progress = SILENT) -> Survey:
+def survey(discovery: Discovery, executor: Executor, identity: Identity, *, progress: Progress = SILENT) -> Survey:
     """Look at every file that may be opened, in workers; a file whose worker was lost is refused by name.
 
     Args:
         discovery: the received files.
+        identity: makes stand-ins for names in headers that are worth keeping as such.
         executor: does the reading.
         progress: advances with the files, and notes how many per second.
     """
@@ -64,7 +67,7 @@ def survey(discovery: Discovery, executor: Executor, *, progress: Progress = SIL
     digests = dict.fromkeys(discovery.files.values(), "")
     looks: list[Look] = []
     niftis: dict[Path, Found | Refused] = {}
-    for seen in _every(waiting, executor, progress):
+    for seen in _every(waiting, executor, partial(look_at_all, identity), progress):
         digests[seen.path] = seen.digest
         if isinstance(seen.content, Look):
             looks.append(seen.content)
@@ -73,34 +76,36 @@ def survey(discovery: Discovery, executor: Executor, *, progress: Progress = SIL
     return Survey(tuple(looks), niftis, digests)
 
 
-def _every(paths: Sequence[Path], executor: Executor, progress: Progress) -> tuple[Seen, ...]:
+def _every(
+    paths: Sequence[Path], executor: Executor, look_at_chunk: Callable[[tuple[Path, ...]], tuple[Seen, ...]], progress: Progress
+) -> tuple[Seen, ...]:
     """Look at all files, many per task; where a task was lost, one by one, so that only the file at fault is."""
     chunks = [tuple(paths[start : start + _CHUNK]) for start in range(0, len(paths), _CHUNK)]
     answers: dict[Path, Seen] = {}
     again: list[Path] = []
     progress.start("reading headers", len(paths))
     start, done = time.monotonic(), 0
-    for chunk, answer in zip(chunks, executor.map(look_at_all, chunks), strict=True):
+    for chunk, answer in zip(chunks, executor.map(look_at_chunk, chunks), strict=True):
         if isinstance(answer, Lost):
             again.extend(chunk)
         else:
             answers.update((seen.path, seen) for seen in answer)
         done += len(chunk)
         progress.advance(done, f"{done / max(time.monotonic() - start, 1e-3):.0f} files/s")
-    for path, alone in zip(again, executor.map(look_at, again), strict=True):
-        answers[path] = _lost(path, alone) if isinstance(alone, Lost) else alone
+    for path, alone in zip(again, executor.map(look_at_chunk, [(path,) for path in again]), strict=True):
+        answers[path] = _lost(path, alone) if isinstance(alone, Lost) else alone[0]
     return tuple(answers[path] for path in paths)
 
 
-def look_at_all(paths: Iterable[Path]) -> tuple[Seen, ...]:
+def look_at_all(identity: Identity, paths: Iterable[Path]) -> tuple[Seen, ...]:
     """Look at several files; runs in a worker."""
-    return tuple(look_at(path) for path in paths)
+    return tuple(look_at(path, identity) for path in paths)
 
 
-def look_at(path: Path) -> Seen:
+def look_at(path: Path, identity: Identity) -> Seen:
     """Read one file for its digest and its header; runs in a worker. Nothing is raised: a refusal is part of the answer."""
     if nifti_stem(path.name) is None:
-        content = look(path)
+        content = look(path, identity=identity)
         return Seen(path, content.digest or _digest(path), content)
     try:
         found = read_nifti(path)
