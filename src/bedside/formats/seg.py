@@ -1,9 +1,9 @@
 """Masks as DICOM Segmentation objects (PS3.3 A.51), in the grid in which the scanner wrote the series.
 
 A segmentation belongs beside its source: it names the source's slices, and carries the patient's identity exactly as the source
-does (received identity for a received series, a pseudonym for a de-identified one). A volume that was brought to another grid, such
-as a tilted series, goes back to the scanner's own by nearest neighbours. UIDs and dates follow from source and content, so the
-same mask of the same series gives the same bytes.
+does (received identity for a received series, a pseudonym for a de-identified one). A volume that was brought to another grid,
+such as a tilted series, goes back to the scanner's own by nearest neighbours. UIDs and dates follow from source and content, so
+the same mask of the same series gives the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def write_seg(
         structures: name by training id; each becomes a segment, present or not.
         terms: code by structure name; a structure without one is an `ANATOMY`, with its name as label.
         maker: what made the mask.
-        kind: "BINARY" (a plane of bits per segment and slice, read everywhere) or "LABELMAP" (a number per voxel; newer, smaller).
+        kind: "BINARY" (a plane of bits per segment and slice, read everywhere) or "LABELMAP" (a number per voxel; smaller).
 
     Returns:
         The SOPInstanceUID, which follows from the source and the content.
@@ -199,9 +199,7 @@ def _sources(found: Found, frame: Frame) -> tuple[list[Dataset], list[tuple[int,
         with guarded("SEG_SOURCE", "The header of a slice cannot be read again; fetch the series again."):
             header = dcmread(BytesIO(data), stop_before_pixels=True)
             positions = _positions(header)
-        for name in _TYPE_2:
-            if name not in header:
-                setattr(header, name, "")
+        _complete(header)
         slices = [_slice_of(position, inverse, frame.shape[2]) for position in positions]
         new = [(number, k) for number, k in enumerate(slices) if k is not None and k not in taken]
         if new:
@@ -211,6 +209,16 @@ def _sources(found: Found, frame: Frame) -> tuple[list[Dataset], list[tuple[int,
     if taken != set(range(frame.shape[2])):
         raise InputRejected("The series' files do not lie where its grid says; read the series again.", code="SEG_FRAME")
     return headers, places
+
+
+def _complete(header: Dataset) -> None:
+    """Add what every image has and de-identified ones may lack: empty elements, and the class and name from the file's own meta."""
+    for name in _TYPE_2:
+        if name not in header:
+            setattr(header, name, "")
+    for name in ("SOPClassUID", "SOPInstanceUID"):
+        if not header.get(name):
+            setattr(header, name, header.file_meta[f"MediaStorage{name}"].value)
 
 
 def _positions(header: Dataset) -> list[Sequence[float]]:
