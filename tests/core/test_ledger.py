@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bedside.core.digest import canonical_json, digest_bytes
 from bedside.core.errors import IntegrityError, ResourceError
-from bedside.core.ledger import GENESIS, Ledger, verify_lines
+from bedside.core.ledger import GENESIS, Entry, Ledger, verify_lines
 
 
 def fixed_clock() -> datetime:
@@ -348,3 +348,24 @@ def test_verifying_costs_little_more_than_reading_and_hashing_the_lines() -> Non
 def test_fifty_thousand_lines_are_verified_in_a_second() -> None:
     data = forged(50_000)
     assert min(seconds_for(lambda: verify_lines(data)) for _ in range(5)) < 1
+
+
+def test_many_events_at_once_are_the_events_one_by_one_and_wait_for_the_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock() -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    waits: list[int] = []
+    one, many = (Ledger(tmp_path / name, clock=clock) for name in ("one", "many"))
+    entries = [Entry("done", inputs={"a": str(number)}, facts={"n": number}) for number in range(5)]
+    for entry in entries:
+        one.append(entry.action, inputs=entry.inputs, facts=entry.facts)
+    monkeypatch.setattr("bedside.core.ledger.os.fsync", waits.append)
+    many.append_all(())
+    assert not many.path.exists()
+    events = many.append_all(entries)
+    assert len(waits) == 2  # the new file's folder, then the lines
+    assert many.path.read_bytes() == one.path.read_bytes()
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5]
+    assert many.verify().intact

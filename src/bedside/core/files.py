@@ -2,9 +2,14 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bedside.core.errors import disk_errors
+
+_SYNCING = 16
+"""Files that are waited for at once."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -23,6 +28,13 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Force many files to disk. The disk is waited for by several threads at once, because it writes waiting files together."""
+    with ThreadPoolExecutor(_SYNCING) as pool:
+        for done in [pool.submit(sync_file, path) for path in paths]:
+            done.result()
 
 
 def write_atomic(path: Path, data: bytes, *, doing: str = "writing a file") -> None:

@@ -9,8 +9,9 @@ import fcntl
 import getpass
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -41,6 +42,16 @@ class Event(Record):
     facts: dict[str, JsonValue]
     prev: str
     hash: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is to become an event."""
+
+    action: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 class Verification(Record):
@@ -89,9 +100,19 @@ class Ledger:
             ResourceError: the disk is full; the ledger is as it was.
             IntegrityError: the last line is not a ledger line, so nothing may be chained to it.
         """
+        return self.append_all([Entry(action, inputs or {}, outputs or {}, facts or {})])[0]
+
+    def append_all(self, entries: Sequence["Entry"]) -> tuple[Event, ...]:
+        """Add several events with one wait for the disk, and return them once all of them are on it.
+
+        Raises:
+            ResourceError: the disk is full; the ledger is as it was.
+            IntegrityError: as `append`.
+        """
+        if not entries:
+            return ()
         with disk_errors("writing the ledger"), self._locked() as stream:
-            last = self._repair(stream)
-            return self._write(stream, last, action, dict(inputs or {}), dict(outputs or {}), dict(facts or {}))
+            return self._write(stream, self._repair(stream), entries)
 
     def events(self) -> Iterator[Event]:
         """Read the events in order, without checking the chain (`verify` does that)."""
@@ -139,43 +160,39 @@ class Ledger:
         last = _seq_and_hash(complete)
         if torn_bytes:
             stream.truncate(stream.seek(0, os.SEEK_END) - torn_bytes)
-            event = self._write(stream, last, "repair", {}, {}, {"torn_bytes": torn_bytes})
+            (event,) = self._write(stream, last, [Entry("repair", facts={"torn_bytes": torn_bytes})])
             last = event.seq, event.hash
         return last
 
-    def _write(
-        self,
-        stream: BinaryIO,
-        last: tuple[int, str],
-        action: str,
-        inputs: dict[str, str],
-        outputs: dict[str, str],
-        facts: dict[str, JsonValue],
-    ) -> Event:
-        body = {
-            "seq": last[0] + 1,
-            "time": self._clock().astimezone(UTC).isoformat(timespec="microseconds"),
-            "actor": getpass.getuser(),
-            "action": action,
-            "inputs": inputs,
-            "outputs": outputs,
-            "facts": facts,
-            "prev": last[1],
-        }
-        body = json.loads(canonical_json(body))
-        event = Event(**body, hash=digest_bytes(canonical_json(body)))
+    def _write(self, stream: BinaryIO, last: tuple[int, str], entries: Sequence["Entry"]) -> tuple[Event, ...]:
+        events = []
+        for entry in entries:
+            body = {
+                "seq": last[0] + 1,
+                "time": self._clock().astimezone(UTC).isoformat(timespec="microseconds"),
+                "actor": getpass.getuser(),
+                "action": entry.action,
+                "inputs": dict(entry.inputs),
+                "outputs": dict(entry.outputs),
+                "facts": dict(entry.facts),
+                "prev": last[1],
+            }
+            body = json.loads(canonical_json(body))
+            event = Event(**body, hash=digest_bytes(canonical_json(body)))
+            last = event.seq, event.hash
+            events.append(event)
         start = stream.seek(0, os.SEEK_END)
-        line = canonical_json(event.model_dump(mode="json")) + b"\n"
+        lines = b"".join(canonical_json(event.model_dump(mode="json")) + b"\n" for event in events)
         try:
             written = 0
-            while written < len(line):
-                written += stream.write(line[written:])
+            while written < len(lines):
+                written += stream.write(lines[written:])
             os.fsync(stream.fileno())
         except OSError:
             with suppress(OSError):  # if even this fails, the next writer cuts the torn line off
                 stream.truncate(start)
             raise
-        return event
+        return tuple(events)
 
 
 def _tail(stream: BinaryIO) -> tuple[bytes, int]:

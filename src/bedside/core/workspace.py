@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bedside.core.digest import digest_json, digest_tree, file_table
 from bedside.core.errors import IntegrityError, UsageError, disk_errors
-from bedside.core.files import sync_file, sync_folder
+from bedside.core.files import sync_files, sync_folder
 from bedside.core.ledger import Ledger
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -94,10 +94,10 @@ class Workspace:
                 byte is hashed when the value is loaded, so a disk that wrote something else is found out then.
         """
         with disk_errors("writing to the store"):
-            for path in staged.rglob("*"):
-                if path.is_file():
-                    sync_file(path)
-                    path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+            files = [path for path in staged.rglob("*") if path.is_file()]
+            sync_files(files)
+            for path in files:
+                path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
             for path in [staged, *staged.rglob("*")]:
                 if path.is_dir():
                     sync_folder(path)

@@ -136,8 +136,7 @@ def _stored(
         work = Work(workers, folder, _taken(batch))
         settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
         refused = tuple(one for one in settled if isinstance(one, Refused))
-        for refusal in quarantine.admit_all(refused):
-            records.refused(refusal)
+        records.refused(*quarantine.admit_all(refused))
         for one in settled:
             if isinstance(one, Repeated):
                 records.repeated(received_digest(tuple(seen.digests[path] for path in one.files)), len(one.files))

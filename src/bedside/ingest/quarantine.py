@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bedside.core.digest import canonical_json, digest_json
 from bedside.core.errors import disk_errors
-from bedside.core.files import sync_file, sync_folder
+from bedside.core.files import sync_files, sync_folder
 from bedside.core.record import Record
 from bedside.formats.found import Refused
 from bedside.ingest.discover import is_plain
@@ -78,8 +78,7 @@ class Quarantine:
         with disk_errors("putting refused files into quarantine"):
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = [tuple(self._keep(path) for path in one.files) for one in refused]
-            for name in {name for names in kept for name in names}:
-                sync_file(self.folder / name)
+            sync_files({self.folder / name for names in kept for name in names})
             sync_folder(self.folder)
         refusals = tuple(
             Refusal(received=received_digest(digests), code=one.code, sentence=one.sentence, files=digests)

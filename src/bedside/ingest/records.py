@@ -11,6 +11,7 @@ from bedside.core.config import Promote
 from bedside.core.dataset import CaseRecord, Manifest
 from bedside.core.digest import digest_json
 from bedside.core.errors import disk_errors
+from bedside.core.ledger import Entry
 from bedside.core.workspace import Workspace
 from bedside.ingest.assess import Accepted
 from bedside.ingest.quarantine import Refusal
@@ -54,11 +55,19 @@ class Records:
             self._ledger.append("rules_frozen", outputs={"rules": digest}, facts={"rules": promote.model_dump(mode="json")})
             self._rules = digest
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, *refusals: Refusal) -> None:
         """Say that received bytes lie in quarantine."""
-        if self._new("refusal", refusal.received, refusal.code):
-            facts: dict[str, JsonValue] = {"code": refusal.code, "sentence": refusal.sentence, "files": len(refusal.files)}
-            self._ledger.append("quarantined", inputs={"received": refusal.received}, facts=facts)
+        self._ledger.append_all(
+            [
+                Entry(
+                    "quarantined",
+                    inputs={"received": one.received},
+                    facts={"code": one.code, "sentence": one.sentence, "files": len(one.files)},
+                )
+                for one in refusals
+                if self._new("refusal", one.received, one.code)
+            ]
+        )
 
     def repeated(self, received: str, files: int) -> None:
         """Say that received bytes were there before."""
@@ -68,15 +77,19 @@ class Records:
     def ingested(self, dataset: str, receipt: str, accepted: Iterable[Accepted], manifest: Manifest) -> None:
         """Say what a stored dataset was made of: every case that came with it, then the whole, with the version it adds to."""
         cases = {PARENT: manifest.parent} if manifest.parent else {}
+        entries = []
         for one in sorted(accepted, key=lambda one: one.record.id):
             cases[one.record.id] = case_digest(one.record)
             if self._new("case", cases[one.record.id]):
-                self._ledger.append(
-                    "case_accepted",
-                    inputs={role: volume.source for role, volume in one.record.volumes.items()},
-                    outputs={"case": cases[one.record.id]},
-                    facts={"case": one.record.id, "label_apart_mm": round(one.label_apart_mm, 6)},
+                entries.append(
+                    Entry(
+                        "case_accepted",
+                        inputs={role: volume.source for role, volume in one.record.volumes.items()},
+                        outputs={"case": cases[one.record.id]},
+                        facts={"case": one.record.id, "label_apart_mm": round(one.label_apart_mm, 6)},
+                    )
                 )
+        self._ledger.append_all(entries)
         if self._datasets.get(receipt) != dataset:
             own = manifest.batch or manifest
             facts: dict[str, JsonValue] = {
