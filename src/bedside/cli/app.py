@@ -51,7 +51,7 @@ def mirrored(config: "Config", *, quiet: bool) -> None:
         show.mirrored(mirror(config, progress=progress))
 
 
-_VERB_MODULES = ("bedside.cli.verbs", "bedside.cli.datasets")
+_VERB_MODULES = ("bedside.cli.verbs", "bedside.cli.predict", "bedside.cli.datasets", "bedside.cli.deidentify")
 """Modules whose import adds verbs; the order of the help."""
 
 

@@ -25,6 +25,8 @@ from bedside.formats.deidentify_values import (
 
 _STANDARD_UIDS = "1.2.840.10008."
 _UID = re.compile(r"[0-9.]{1,64}\Z")
+_CODE = re.compile(r"[A-Z0-9 _.+/:^-]{0,32}\Z")
+"""Code strings as scanners write them, a little wider than PS3.5 6.2 allows; small letters make it free text."""
 _SAFE_CODE = re.compile(r"[A-Z0-9_.:]{0,16}\Z")
 _NUMBER = frozenset("0123456789+-.eE \0")
 _AGE = frozenset("0123456789DWMY \0")
@@ -156,6 +158,8 @@ class Acting:
             return {"DA": shifted_date, "DT": shifted_moment}[defined](value, days) if defined != "TM" else sound_time(value)
         allowed = _AGE if defined == "AS" else _NUMBER if defined in {"DS", "IS"} else None
         if allowed is not None and set(value) - allowed:
+            return ""
+        if defined == "CS" and not _CODE.match(value):
             return ""
         return "" if self._known.in_text(value) else value
 

@@ -147,6 +147,8 @@ def _profile(one: Attribute, _options: Deidentification) -> tuple[str, str] | No
         return None
     if resolved(one.row.action, one.tag, classic=one.classic) == "U" and one.defined == "SQ":
         return "entered", "entered"
+    if _base(one) == "replaced" and one.defined == "UI":
+        return "mapped", "removed"
     return _base(one), "removed"
 
 
@@ -213,7 +215,8 @@ RULES = (
     Rule("free text", "Free text (AE, LT, ST, UC, UR, UT) that the table does not name is removed.", _free_text),
     Rule(
         "rest",
-        "Everything else stays; a short text is emptied when it holds a name, an identifier or a date of birth of the same file.",
+        "Everything else stays; a short text that holds a name, an identifier or a date of birth of the same file is emptied, so"
+        " is a code or a number that is not of its form.",
         _rest,
     ),
 )

@@ -28,6 +28,7 @@ DUMMIES: dict[str, str | int | float | bytes] = {
     "TM": "000000",
     "UC": "REMOVED",
     "UL": 0,
+    "UN": b"\0\0",
     "UR": "urn:removed",
     "US": 0,
     "UT": "REMOVED",
