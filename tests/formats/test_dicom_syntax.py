@@ -50,8 +50,8 @@ EXTENDED = (
     "YTweoJgALbwtbZgJFni8ubnbIzVKK0rT1KHkILCIkeGA3CrBkNuw4ktb2PjExWiT5QTN2uBUeVKbuM/7ubAmx+jDxQNUwz0FecxS2tzD/bHRnd"
     "HtqFq9Y0vTNB/Gxqh9zTMym5HH1fn9zZ8mvffj/9k="
 )
-"""One frame of 12 bits in JPEG extended (SOF1), made by libjpeg-turbo 3 (imagecodecs 2026.3.6, level 98), whose own decoder is off
-by 1 at most."""
+"""One frame of 12 bits in JPEG extended (SOF1), made by libjpeg-turbo 3 (imagecodecs 2026.3.6, level 98), whose own decoder is
+off by 1 at most."""
 
 
 def smooth(dtype, top):

@@ -76,6 +76,7 @@ def volumes_of(name: str, members: Sequence[Slice], damaged: Sequence[Damage], r
     if not found and division.by:
         code, sentence = _MIXED[division.by]
         return [], [*leftovers, Refused(_files(slices), code, sentence)]
+    found = [_with_losses(one, refused) for one in found]
     taken = {path for one in found for path in one.files}
     refused = [
         Refused(files, one.code, one.sentence) for one in refused if (files := tuple(f for f in one.files if f not in taken))
@@ -212,6 +213,12 @@ def _acquisition(slices: Slices) -> Mapping[str, ClinicalValue]:
     """Facts in which all slices agree."""
     facts = [set(one.acquisition) for one in _facts(slices)]
     return MappingProxyType(dict(sorted(set.intersection(*facts))))
+
+
+def _with_losses(found: Found, refused: Sequence[Refused]) -> Found:
+    """The volume with a note for every part of its own file that was refused: of several frames in one file, some may be."""
+    lost = dict.fromkeys(f"PARTLY_{one.code}" for one in refused if set(one.files) <= set(found.files))
+    return replace(found, notes=(*found.notes, *lost))
 
 
 def _named(found: Found, series: str, number: int) -> Found:
