@@ -5,13 +5,13 @@ import time
 
 from bedside.adapters.processes import LocalProcesses
 
-with LocalProcesses(2, memory_gb=1, seconds=60) as executor:
-    running = executor.map(time.sleep, [0, 0, 60, 60])
-    next(running)
-    next(running)
-    print(*[worker.pid for worker in executor.crew], flush=True)
-    try:
+try:
+    with LocalProcesses(2, memory_gb=1, seconds=60) as executor:
+        running = executor.map(time.sleep, [0, 0, 60, 60])
         next(running)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-        sys.exit(8)
+        next(running)
+        print(*[worker.pid for worker in executor.crew], flush=True)
+        next(running)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    sys.exit(8)

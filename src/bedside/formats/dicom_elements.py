@@ -147,7 +147,9 @@ def _walk_meta(data: bytes, into: Elements) -> int:
         tag, vr, start, length = _explicit(data, at, "<")
         if length == _UNDEFINED or start + length > len(data):
             raise _truncated()
-        table.setdefault(tag, Element(vr, start, start + length))
+        if tag in table:
+            raise InputRejected("One element of the file meta information occurs twice; it is damaged.", code="DCM_STRUCTURE")
+        table[tag] = Element(vr, start, start + length)
         at = start + length
     if at == len(data):
         raise _truncated()
