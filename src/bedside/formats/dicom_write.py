@@ -68,7 +68,7 @@ class Plane:
         directions: (2, 3) LPS unit vectors along which I and J grow.
         spacing_mm: along I, along J.
         thickness_mm: SliceThickness.
-        number: InstanceNumber, or the place in its stack of a frame.
+        number: InstanceNumber of a single file; a frame is numbered by its place.
         marks: what tells it from other planes at the same place: TemporalPositionIdentifier, AcquisitionNumber, EchoNumbers,
             EchoTime, TriggerTime, by DICOM keyword.
     """

@@ -47,8 +47,9 @@ def write_frames(
     data = _image(planes, identity)
     data.SharedFunctionalGroupsSequence = [_shared(planes, identity, tilt_degrees)]
     stacks = _stacks(planes)
+    ranks = _places(planes, stacks)
     data.PerFrameFunctionalGroupsSequence = [
-        _frame(plane, stack, several=max(stacks) > 1) for plane, stack in zip(planes, stacks, strict=True)
+        _frame(plane, stack, rank, several=max(stacks) > 1) for plane, stack, rank in zip(planes, stacks, ranks, strict=True)
     ]
     with disk_errors("writing a DICOM file"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,12 @@ def _stacks(planes: Sequence[Plane]) -> list[int]:
     return numbers
 
 
+def _places(planes: Sequence[Plane], stacks: Sequence[int]) -> list[int]:
+    """Number of each plane's place in its stack along the normal, from 1: frames of one place share it (PS3.3 C.7.6.16.2.2)."""
+    heights = [(stack, round(float(plane.position_mm @ plane.normal), 3)) for plane, stack in zip(planes, stacks, strict=True)]
+    return [1 + len({other for other in heights if other[0] == own[0] and other[1] < own[1]}) for own in heights]
+
+
 def _measures(plane: Plane) -> list[Dataset]:
     spacing = [decimal(plane.spacing_mm[1]), decimal(plane.spacing_mm[0])]
     return [_item(PixelSpacing=spacing, SliceThickness=decimal(plane.thickness_mm))]
@@ -134,13 +141,13 @@ def _shared(planes: Sequence[Plane], identity: SeriesIdentity, tilt_degrees: flo
     return shared
 
 
-def _frame(plane: Plane, stack: int, *, several: bool) -> Dataset:
+def _frame(plane: Plane, stack: int, place: int, *, several: bool) -> Dataset:
     """The functional groups of one frame."""
-    content = _item(StackID=str(stack), InStackPositionNumber=plane.number)
+    content = _item(StackID=str(stack), InStackPositionNumber=place)
     marks = {_FRAME_MARKS[name]: int(value) for name, value in plane.marks.items() if name in _FRAME_MARKS}
     for keyword, value in marks.items():
         setattr(content, keyword, value)
-    content.DimensionIndexValues = [stack, plane.number, *(marks[keyword] for keyword in sorted(marks))]
+    content.DimensionIndexValues = [stack, place, *(marks[keyword] for keyword in sorted(marks))]
     frame = _item(FrameContentSequence=[content])
     frame.PlanePositionSequence = [_item(ImagePositionPatient=[decimal(value) for value in plane.position_mm])]
     if several:
