@@ -147,7 +147,8 @@ def _uneven(along_mm: Vectors) -> InputRejected | None:
             code="SERIES_TWO_INCREMENTS",
         )
     multiples = np.round(gaps_mm / smallest_mm)
-    if multiples.max() >= 2 and np.abs(gaps_mm / multiples - smallest_mm).max() <= GAP_TOLERANCE * smallest_mm:
+    beside = np.abs(gaps_mm / smallest_mm - multiples)
+    if multiples.max() >= 2 and (beside <= GAP_TOLERANCE * np.minimum(multiples, 2)).all():
         missing = int(multiples.sum()) - len(gaps_mm)
         return InputRejected(
             f"{missing} slice{'s are' if missing > 1 else ' is'} missing between slices {smallest_mm:.3g} mm apart; fetch the"
