@@ -20,7 +20,7 @@ from scipy.ndimage import label as components
 import bedside as bs
 from bedside.core.case import Case
 from bedside.core.volume import Volume
-from bedside.data.phantom import cohort
+from bedside.data.phantom_trunk import trunks
 from bedside.formats.nifti import read_nifti, write_nifti
 from bedside.metrics.segmentation import score
 
@@ -49,10 +49,9 @@ def prepare(folder: Path, data: Path, *, phantoms: int) -> None:
     crop = data / "tptbox" / "sample_ct"
     shutil.copyfile(crop / "sub-ct_label-22_ct.nii.gz", folder / "images" / "lumbar.nii.gz")
     write_mask(folder, "lumbar", crop / "sub-ct_seg-vert_label-22_msk.nii.gz", None)
-    for phantom in cohort(phantoms, seed=PHANTOM_SEED):
-        write_nifti(folder / "images" / f"{phantom.name}.nii.gz", phantom.image.array[0], phantom.image.affine)
-        mask = (phantom.label.array[0] > 0).astype(np.uint8)
-        write_nifti(folder / "labels" / f"{phantom.name}.nii.gz", mask, phantom.label.affine)
+    for trunk in trunks(phantoms, seed=PHANTOM_SEED):
+        write_nifti(folder / "images" / f"{trunk.name}.nii.gz", trunk.image.array[0], trunk.image.affine)
+        write_nifti(folder / "labels" / f"{trunk.name}.nii.gz", trunk.label.array[0], trunk.label.affine)
 
 
 def write_mask(folder: Path, name: str, source: Path, codes: list[int] | None) -> None:
@@ -82,7 +81,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--from", dest="source", type=Path, required=True)
     arguments.add_argument("--minutes", type=float, default=10.0)
-    arguments.add_argument("--phantoms", type=int, default=8)
+    arguments.add_argument("--phantoms", type=int, default=12)
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--leave-out", nargs="*", default=list(REAL))
     arguments.add_argument("--set", action="append", default=[])
