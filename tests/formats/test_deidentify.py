@@ -20,6 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # some v
 KEY, OTHER = Identity("pseudonym", b"a secret of this test"), Identity("pseudonym", b"another secret of this test")
 ENGINE = Deidentifier(KEY)
 
+EVERY_OPTION = [
+    Deidentification(dates=dates, device=True, institution=True, descriptors=True, safe_private=True)
+    for dates in ("shift", "remove", "keep")
+]
+
 
 def option(**chosen) -> Deidentifier:
     return Deidentifier(KEY, Deidentification(**chosen))
@@ -287,3 +292,16 @@ def test_actions_name_attributes_and_rules_and_no_values() -> None:
 def test_names_that_are_kept_cannot_be_deidentified() -> None:
     with pytest.raises(UsageError, match="pseudonym"):
         Deidentifier(Identity("keep"))
+
+
+def test_the_documentations_list_is_the_tools_own(repository) -> None:
+    text = (repository / "docs" / "de-identification.md").read_text()
+    listed = text.split("<!-- rules -->")[1].split("<!-- end of rules -->")[0].strip().splitlines()
+    assert listed == [f"- **{one.rule}**: {one.says}" for one in ENGINE.explain()]
+
+
+def test_the_documentations_codes_are_those_that_are_written(repository) -> None:
+    text = (repository / "docs" / "de-identification.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "| 1131" in line]
+    written = {code for o in EVERY_OPTION for code, _ in codes_of(o, pixels=True)}
+    assert {row.split("|")[2].strip() for row in rows} == written
