@@ -9,6 +9,7 @@
     verdict  = bs.promote(run.best(), evidence, config.promote)
     fast     = bs.accelerate(run.best(), dataset.cases("calibrate"), engine="onnxruntime")
     answer   = bs.open(fast)(bs.read("new-scan/"))
+    objects  = bs.predict(fast, "new-scan/", "results/")
     history  = bs.verify(fast)
 
 Names are imported when first used, so `import bedside` takes milliseconds.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from bedside.formats.read import read
     from bedside.ingest.pipeline import ingest
     from bedside.mirror import mirror
+    from bedside.predict.pipeline import predict
     from bedside.promote.pipeline import Promotion, promote
     from bedside.train.pipeline import train
 
@@ -61,6 +63,7 @@ _HOME = {
     "load": "bedside.core.config",
     "mirror": "bedside.mirror",
     "open": "bedside.engines.predict:open_model",
+    "predict": "bedside.predict.pipeline",
     "promote": "bedside.promote.pipeline",
     "read": "bedside.formats.read",
     "train": "bedside.train.pipeline",
@@ -87,6 +90,7 @@ __all__ = [
     "load",
     "mirror",
     "open",
+    "predict",
     "promote",
     "read",
     "train",

@@ -212,7 +212,7 @@ def _sources(found: Found, frame: Frame) -> tuple[list[Dataset], list[tuple[int,
 
 
 def _complete(header: Dataset) -> None:
-    """Add what every image has and de-identified ones may lack: empty elements, and the class and name from the file's own meta."""
+    """Add what every image has and de-identified ones may lack: empty elements, class and name from the file's own meta."""
     for name in _TYPE_2:
         if name not in header:
             setattr(header, name, "")

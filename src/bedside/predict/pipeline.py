@@ -1,0 +1,269 @@
+"""A model and received series to masks, surfaces, a DICOM segmentation, a preview and a report, each known by its digest.
+
+The same contract that checked the training scans checks these. Each series gets a folder of its own, which appears when it is
+complete; what is refused is named and counted. Nothing from a header is written except by the DICOM segmentation, which belongs
+beside its source and carries the identity that the source carries.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bedside.core.case import Case
+from bedside.core.contract import Contract
+from bedside.core.digest import canonical_json, digest_file
+from bedside.core.errors import InputRejected, UsageError, disk_errors
+from bedside.core.files import sync_folder, write_atomic
+from bedside.core.model import Model
+from bedside.core.progress import SILENT, Progress
+from bedside.core.task import Predictor
+from bedside.data.surface import Surface, surfaces
+from bedside.formats.dicom import read_folder
+from bedside.formats.found import Found, Reading
+from bedside.formats.mesh import write_mesh
+from bedside.formats.nifti import read_nifti, write_nifti
+from bedside.predict.records import CaseResult, PredictPlan, PredictResult, PredictSettings, RefusedSeries
+from bedside.predict.report import preview, write_report
+
+RESULT = "result.json"
+DEFAULTS = PredictSettings()
+
+
+def predict(
+    model: Model,
+    source: str | Path,
+    to: str | Path,
+    *,
+    settings: PredictSettings = DEFAULTS,
+    progress: Progress = SILENT,
+) -> PredictResult:
+    """Predict every series of a folder, or one file, and write what comes of it below `to`.
+
+    Args:
+        model: from the store; its bytes are hashed again here.
+        source: a folder of DICOM files, a DICOM file or a NIfTI file.
+        to: folder of the results, one folder per series, named by the beginning of its digest.
+        settings: what is made.
+        progress: told of every series.
+
+    Raises:
+        UsageError: there is nothing to read, or a result's place is taken by something else (OUTPUT_TAKEN).
+        InputRejected: not one series could be predicted; the first refusal is raised.
+        IntegrityError: the model's bytes have changed.
+        ResourceError: the disk is full; no half-written result is left.
+    """
+    reading = _read(Path(source))
+    from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
+
+    job = _Job(model, open_model(model), Path(to), settings)
+    done: list[CaseResult] = []
+    refused = [RefusedSeries(code=one.code, sentence=one.sentence, files=len(one.files)) for one in reading.refused]
+    used: set[Path] = set()
+    progress.start("predict", float(len(reading.found)))
+    for number, (name, found) in enumerate(_named(reading.found), start=1):
+        try:
+            done.append(job.run(name, found))
+            used.update(found.files)
+        except InputRejected as problem:
+            refused.append(RefusedSeries(code=problem.code, sentence=problem.sentence, files=len(set(found.files))))
+        progress.advance(float(number), name)
+    if not done:
+        first = max(refused, key=lambda one: one.files) if refused else None
+        raise InputRejected(
+            first.sentence if first else "There is no series among the files; give a folder of CT or MR slices.",
+            code=first.code if first else "NO_INPUT",
+        )
+    return PredictResult(
+        received=_received(reading),
+        predicted_files=len(used),
+        cases=tuple(done),
+        refused=tuple(refused),
+        duplicates=len(reading.duplicates),
+    )
+
+
+def plan(model: Model, source: str | Path, to: str | Path, *, settings: PredictSettings = DEFAULTS) -> PredictPlan:
+    """Say what `predict` would do, from the headers; no pixel is decoded and nothing is written."""
+    reading = _read(Path(source))
+    contract = model.spec.contract
+    counts: dict[str, int] = {}
+    for one in reading.refused:
+        counts[one.code] = counts.get(one.code, 0) + len(one.files)
+    sound = 0
+    for found in reading.found:
+        try:
+            _check_kind(found, contract)
+            sound += 1
+        except InputRejected as problem:
+            counts[problem.code] = counts.get(problem.code, 0) + len(set(found.files))
+    names = [f"{_file_name(name, at)}.{kind}" for at, name in enumerate(contract.structures) if at for kind in settings.meshes]
+    shown = ["mask.nii.gz", *(["segmentation.dcm"] if settings.seg else []), *names, "preview.png", "report.html", RESULT]
+    return PredictPlan(
+        model=model.digest, series=sound, refused=dict(sorted(counts.items())), outputs=tuple(shown), folder=Path(to)
+    )
+
+
+def _read(source: Path) -> Reading:
+    if source.is_dir():
+        return read_folder(source)
+    if not source.is_file():
+        raise UsageError("There is no file or folder at the path to predict; check --from.", code="NO_INPUT")
+    if source.name.endswith((".nii", ".nii.gz")):
+        return Reading((read_nifti(source),), (), ())
+    return read_folder([source])
+
+
+def _received(reading: Reading) -> int:
+    """Number of received files, each counted once."""
+    files = {path for found in reading.found for path in found.files}
+    files |= {path for one in reading.refused for path in one.files}
+    return len(files | set(reading.duplicates))
+
+
+def _named(series: Sequence[Found]) -> list[tuple[str, Found]]:
+    """A folder name for each series; several volumes of one source are numbered."""
+    seen: dict[str, int] = {}
+    named = []
+    for found in series:
+        short = found.source[:16]
+        seen[short] = seen.get(short, 0) + 1
+        named.append((short if seen[short] == 1 else f"{short}-{seen[short]}", found))
+    return named
+
+
+def _check_kind(found: Found, contract: Contract) -> None:
+    """Refuse another modality, and a picture whose header says that it shows something else."""
+    if found.modality not in {"", contract.modality}:
+        raise InputRejected(f"The image is no {contract.modality} but of another modality.", code="MODALITY")
+    contract.check_acquisition(found.acquisition)
+
+
+def _file_name(structure: str, number: int) -> str:
+    """A structure's name as a file's name; one that had to be changed gets its number, so that no two are the same."""
+    clean = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in structure)
+    return clean if clean == structure and clean[:1].isalnum() and len(clean) < 64 else f"structure-{number}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of `predict`: the model, what predicts with it, where results go and what is made."""
+
+    model: Model
+    predictor: Predictor
+    to: Path
+    settings: PredictSettings
+
+    def run(self, name: str, found: Found) -> CaseResult:
+        """Predict one series, write its folder and the ledger's line."""
+        contract = self.model.spec.contract
+        _check_kind(found, contract)
+        target = self.to / name
+        if target.exists() and not (target / RESULT).is_file():
+            raise UsageError(
+                f"The folder {name} is there and holds no earlier prediction; choose another place.", code="OUTPUT_TAKEN"
+            )
+        case = Case(name, name, {"image": found.volume}, scanner=found.scanner, acquisition=found.acquisition)
+        answer = self.predictor(case)
+        mask: NDArray[np.uint8 | np.uint16] = answer.value.astype(np.uint8 if len(contract.structures) < 256 else np.uint16)
+        with disk_errors("writing a prediction"):
+            self.to.mkdir(parents=True, exist_ok=True)
+            staged = Path(tempfile.mkdtemp(dir=self.to, prefix=".predicting-"))
+        try:
+            result = self._fill(staged, name, found, mask, dict(answer.seconds))
+            with disk_errors("writing a prediction"):
+                staged.chmod(0o755)
+                if target.exists():
+                    shutil.rmtree(target)
+                staged.rename(target)
+                sync_folder(self.to)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        self._record(found, result, digest_file(target / RESULT))
+        return result
+
+    def _fill(
+        self, folder: Path, name: str, found: Found, mask: NDArray[np.uint8 | np.uint16], seconds: dict[str, float]
+    ) -> CaseResult:
+        """Write every file of one case."""
+        contract = self.model.spec.contract
+        named = {at: structure for at, structure in enumerate(contract.structures) if at}
+        begun = perf_counter()
+        write_nifti(folder / "mask.nii.gz", mask, found.volume.affine)
+        made: tuple[Surface, ...] = ()
+        if self.settings.meshes and mask.any():
+            made = surfaces(mask, found.volume.affine, structures=named, settings=self.settings.surface)
+        numbers = {structure: at for at, structure in named.items()}
+        for one in made:
+            for kind in self.settings.meshes:
+                path = folder / f"{_file_name(one.structure, numbers[one.structure])}.{kind}"
+                write_mesh(path, one.points_mm, one.faces, name=one.structure)
+        seconds["surfaces"] = perf_counter() - begun
+        begun = perf_counter()
+        uid, notes = self._segment(folder, found, mask, named)
+        seconds["segmentation"] = perf_counter() - begun
+        begun = perf_counter()
+        picture = preview(folder, made, name)
+        seconds["preview"] = perf_counter() - begun
+        counts = np.bincount(mask.ravel(), minlength=len(contract.structures))
+        voxel_ml = float(abs(np.linalg.det(found.volume.affine[:3, :3]))) / 1000
+        result = CaseResult(
+            case=name,
+            source=found.source,
+            model=self.model.digest,
+            label_map=contract.label_map_digest,
+            files={path.name: digest_file(path) for path in sorted(folder.iterdir())},
+            voxels={structure: int(counts[at]) for at, structure in named.items()},
+            mask_ml={structure: float(counts[at]) * voxel_ml for at, structure in named.items()},
+            surfaces=tuple(one.check for one in made),
+            seg_uid=uid,
+            notes=notes,
+            seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        )
+        write_report(folder, result, picture)
+        write_atomic(folder / RESULT, canonical_json(result.model_dump(mode="json")), doing="writing a prediction")
+        return result
+
+    def _segment(
+        self, folder: Path, found: Found, mask: NDArray[np.uint8 | np.uint16], named: dict[int, str]
+    ) -> tuple[str, tuple[str, ...]]:
+        """Write the DICOM segmentation where there can be one; returns its UID and the notes of the case."""
+        notes = list(found.notes)
+        if found.acquisition.get("face") == "recognizable":
+            notes.append("RECOGNIZABLE_FACE")
+        if found.frame is not None:
+            notes.append("OWN_FRAME")
+        if not mask.any():
+            return "", (*notes, "NOTHING_FOUND")
+        if not self.settings.seg:
+            return "", tuple(notes)
+        if not found.geometry.startswith("dicom"):
+            return "", (*notes, "NO_SERIES")
+        from bedside import __version__
+        from bedside.formats.seg import SegMaker, write_seg
+
+        spec = self.model.spec
+        maker = SegMaker(self.model.digest, spec.study, __version__, spec.contract.label_map_digest)
+        uid = write_seg(
+            folder / "segmentation.dcm",
+            mask,
+            found,
+            structures=named,
+            terms=spec.contract.terms,
+            maker=maker,
+            kind=self.settings.seg_kind,
+        )
+        return uid, tuple(notes)
+
+    def _record(self, found: Found, result: CaseResult, digest: str) -> None:
+        self.model.workspace.ledger.append(
+            "predicted",
+            inputs={"model": self.model.digest, "source": found.source},
+            outputs={**result.files, RESULT: digest},
+            facts={"case": result.case, "voxels": dict(result.voxels), "notes": list(result.notes)},
+        )
