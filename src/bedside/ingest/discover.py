@@ -64,7 +64,7 @@ def _folder(source: Path, name: str, what: str) -> Path:
     folder = source / name
     if not folder.is_dir():
         raise UsageError(
-            f"There is no {what} folder {folder}; give the folder that holds it, or set source.{what} in the study.",
+            f"There is no {what} folder called {name} in what was received; give the folder that holds it, or set source.{what}.",
             code="NO_SOURCE",
         )
     return folder
