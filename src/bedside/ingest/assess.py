@@ -200,7 +200,7 @@ def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
     image = pair.image
     return CaseRecord(
         id=rules.identity.case(pair.key),
-        patient=rules.identity.patient(patient_of(pair)),
+        patient=rules.identity.patient(patient_of(pair), image.issuer if image.patient_id else ""),
         volumes={"image": found.image} if found.label is None else {"image": found.image, "label": found.label},
         clinical=dict(rules.clinical.get(patient_of(pair), {})),
         site=rules.source.site,
