@@ -51,7 +51,14 @@ def mirrored(config: "Config", *, quiet: bool) -> None:
         show.mirrored(mirror(config, progress=progress))
 
 
-_VERB_MODULES = ("bedside.cli.verbs", "bedside.cli.predict", "bedside.cli.datasets", "bedside.cli.deidentify")
+_VERB_MODULES = (
+    "bedside.cli.verbs",
+    "bedside.cli.predict",
+    "bedside.cli.datasets",
+    "bedside.cli.deidentify",
+    "bedside.cli.quality",
+    "bedside.cli.labels",
+)
 """Modules whose import adds verbs; the order of the help."""
 
 

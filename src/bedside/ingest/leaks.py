@@ -1,7 +1,7 @@
 """Leaks: what stands on both sides of a split and makes scores too good.
 
-One patient id on two sides is refused when a dataset is made, and again whenever it is loaded (`check_splits`). Looked for here is
-what ids do not tell: the same bytes, or the same scan after a change, under two patients.
+One patient id on two sides is refused when a dataset is made, and again whenever it is loaded (`check_splits`). Looked for here
+is what ids do not tell: the same bytes, or the same scan after a change, under two patients.
 """
 
 from collections import defaultdict
