@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RULES_VERSION = 2
 """Counts up whenever the same files under the same study would give another dataset."""
 _MAX_STRUCTURES = 256
+_MEMORY = "received"
 
 
 class Ingested(Record):
@@ -108,7 +109,7 @@ def ingest(
     with alone(workspace), ExitStack() as stack:
         records = Records(workspace)
         records.freeze(config.promote)
-        stats = Stats(workspace.scratch / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.json")
+        stats = Stats(workspace.scratch / _MEMORY / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.json")
         known = _known(batch, records, stats.recall(batch.hidden))
         if known is not None:
             _stats_of(known).remember(Looks.now(_own(known), ours=True), {})
@@ -257,7 +258,7 @@ def _here(dataset: Dataset) -> Dataset | None:
 
 
 def _stats_of(dataset: Dataset) -> Stats:
-    return Stats(dataset.workspace.scratch / f"held-{dataset.digest[:16]}.json")
+    return Stats(dataset.workspace.scratch / _MEMORY / f"held-{dataset.digest[:16]}.json")
 
 
 def _own(dataset: Dataset) -> dict[str, Path]:

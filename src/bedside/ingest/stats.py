@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bedside.core.digest import canonical_json
+from bedside.core.errors import disk_errors
 from bedside.core.files import write_atomic
 from bedside.core.record import Record
 
@@ -18,7 +19,7 @@ _Stat = tuple[int, int, int, int]
 
 
 class _Remembered(Record):
-    """`scratch/seen-*.json`: keyed hash of a name to ((size, mtime_ns, inode, ctime_ns), SHA-256)."""
+    """`scratch/received/seen-*.json`: keyed hash of a name to ((size, mtime_ns, inode, ctime_ns), SHA-256)."""
 
     files: dict[str, tuple[_Stat, str]]
 
@@ -52,7 +53,14 @@ class Stats:
         return digests
 
     def remember(self, looks: "Looks", digests: Mapping[str, str]) -> None:
-        """Write down what files looked like before they were hashed, and their digests."""
+        """Write down what files looked like before they were hashed, and their digests; what a kill cut short is removed.
+
+        The memory's folder holds memories only, and one process at a time writes to them.
+        """
+        with disk_errors("remembering what was received"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.path.parent.glob(".writing-*"):
+                unfinished.unlink()
         rows = {name: (stat, digests.get(name, "")) for name, stat in looks.stats.items() if looks.settled(stat)}
         write_atomic(self.path, canonical_json({"files": rows}), doing="remembering what was received")
 
