@@ -152,6 +152,34 @@ def test_a_patients_files_share_pseudonym_and_shift_in_every_batch(patient: str,
     assert Deidentifier(OTHER).file(encoded(person(patient))).patient != done[0].patient
 
 
+def test_dates_that_were_kept_are_moved_later_and_moved_ones_never_come_back() -> None:
+    kept = option(dates="keep").file(encoded(person()))
+    moved = ENGINE.file(kept.data)
+    assert decoded(kept.data).StudyDate == "20200229"
+    assert moved.data == ENGINE.file(encoded(person())).data
+    back = decoded(option(dates="keep").file(moved.data).data)
+    assert back.StudyDate == decoded(moved.data).StudyDate
+    assert back.LongitudinalTemporalInformationModified == "MODIFIED"
+    assert "113107" in [item.CodeValue for item in back.DeidentificationMethodCodeSequence]
+
+
+def test_another_day_moved_onto_the_date_of_birth_does_not_refuse_the_file() -> None:
+    data = person()
+    data.PatientBirthDate = decoded(ENGINE.file(encoded(data)).data).StudyDate
+    assert ENGINE.file(encoded(data)).patient == KEY.patient("ZQ4711")
+
+
+def test_a_name_where_a_class_uid_belongs_is_refused() -> None:
+    data = person()
+    received = encoded(data)
+    spoilt = received.replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.ZQMUSTERMANN^ERIKA.2.2")
+    assert spoilt != received
+    with pytest.raises(InputRejected) as caught:
+        ENGINE.file(spoilt)
+    assert caught.value.code == "DCM_UID"
+    assert "ZQ" not in str(caught.value)
+
+
 def test_the_issuer_tells_two_patients_with_one_number_apart() -> None:
     data = person()
     data.IssuerOfPatientID = "ZQNORD"
@@ -162,7 +190,7 @@ def test_patients_without_a_number_do_not_become_one() -> None:
     first, second = person(""), person("")
     second.StudyInstanceUID = STUDY + ".77"
     assert ENGINE.file(encoded(first)).patient != ENGINE.file(encoded(second)).patient
-    del first.StudyInstanceUID
+    del first.StudyInstanceUID, first.SeriesInstanceUID, first.FrameOfReferenceUID
     with pytest.raises(InputRejected) as caught:
         ENGINE.file(encoded(first))
     assert caught.value.code == "PHI_PATIENT"

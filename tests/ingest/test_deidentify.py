@@ -79,6 +79,7 @@ def test_a_second_run_leaves_the_same_bytes_and_gives_the_same_certificate(scans
     next(iter(before)).unlink()
     second, _ = deidentify(hospital, scans, tmp_path / "out")
     assert second == first
+    assert sum(event.action == "deidentified" for event in hospital.workspace.ledger.events()) == 1
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.dcm")}
     assert after.keys() == before.keys()
     assert sum(after[path] != before[path] for path in before) == 1

@@ -4,6 +4,7 @@ The bounded walk looks first and pydicom second. What was written is searched fo
 same file before anybody gets to see it; a hit refuses the file.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,12 +24,14 @@ from bedside.formats.deidentify_known import Known
 from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision, decide, keyword
 from bedside.formats.deidentify_table import is_classic, table
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
-from bedside.formats.dicom_values import text
+from bedside.formats.dicom_values import name, text
 from bedside.formats.gate import LIMITS, Limits, guarded
 
 IMPLEMENTATION_UID = "2.25.202190384917432605712934"
 METHOD = "bedside"
 _REMOVED, _METHOD, _STUDY_UID, _SERIES_UID, _SOP_UID = 0x00120062, 0x00120063, 0x0020000D, 0x0020000E, 0x00080018
+_TOGETHER = (_STUDY_UID, _SERIES_UID, 0x00200052)
+_UID = re.compile(r"[0-9.]{1,64}\Z")
 _OPTION_CODES = {
     "pixels": ("113101", "Clean Pixel Data Option"),
     "descriptors": ("113105", "Clean Descriptors Option"),
@@ -39,6 +42,7 @@ _OPTION_CODES = {
     "safe_private": ("113111", "Retain Safe Private Option"),
     "institution": ("113112", "Retain Institution Identity Option"),
 }
+_TEMPORAL_TAG = 0x00280303
 _TEMPORAL = {"shift": "MODIFIED", "remove": "REMOVED", "keep": "UNMODIFIED"}
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."
@@ -107,8 +111,8 @@ def already(elements: Elements, identity: Identity) -> bool:
 
 def codes_of(options: Deidentification, *, pixels: bool = False) -> tuple[tuple[str, str], ...]:
     """Code and meaning of the profile and of the options in use (PS3.16 CID 7050)."""
-    used = {name for name in _OPTION_CODES if getattr(options, name, False)} | {options.dates} | ({"pixels"} if pixels else set())
-    chosen = sorted(_OPTION_CODES[name] for name in used if name in _OPTION_CODES)
+    used = {one for one in _OPTION_CODES if getattr(options, one, False)} | {options.dates} | ({"pixels"} if pixels else set())
+    chosen = sorted(_OPTION_CODES[one] for one in used if one in _OPTION_CODES)
     return (("113100", "Basic Application Confidentiality Profile"), *chosen)
 
 
@@ -147,6 +151,7 @@ class Deidentifier:
         walk(data, elements, limits=self.limits)
         _check_kind(elements)
         again = already(elements, self.identity)
+        dates = self._dates(elements, again=again)
         patient = self._patient(elements, again=again)
         with guarded("DCM_STRUCTURE", "The file cannot be de-identified: its elements contradict the standard; fetch it again."):
             dataset = dcmread(BytesIO(data))
@@ -155,14 +160,17 @@ class Deidentifier:
                 decide=self._decide,
                 classic=is_classic(elements.sop_class),
                 patient=patient,
-                days=0 if again else self.identity.days(patient),
+                days=0 if again and text(elements, _TEMPORAL_TAG) != _TEMPORAL["keep"] else self.identity.days(patient),
                 again=again,
                 keeps_dates=self.options.dates == "keep",
-                received=text(elements, PATIENT_ID),
+                received=name(elements, PATIENT_ID),
             )
             acting.learn(dataset)
             acting.clean(dataset)
-            codes = codes_of(self.options, pixels=pixels_cleaned)
+            codes = codes_of(self.options.model_copy(update={"dates": dates}), pixels=pixels_cleaned)
+            dataset.LongitudinalTemporalInformationModified = _TEMPORAL[dates]
+            if not dataset.get("SOPInstanceUID") and elements.sop_uid:
+                dataset.SOPInstanceUID = elements.sop_uid if again else self.identity.uid(elements.sop_uid)
             self._mark(dataset, patient, codes)
             if burned_in:
                 dataset.BurnedInAnnotation = burned_in
@@ -188,17 +196,24 @@ class Deidentifier:
             found = self._decisions[key] = decide(tag, vr, classic=classic, options=self.options)
         return found
 
+    def _dates(self, elements: Elements, *, again: bool) -> Literal["shift", "remove", "keep"]:
+        """What is true of the dates afterwards: what was moved or removed once does not come back."""
+        before = text(elements, _TEMPORAL_TAG) if again else ""
+        if before == _TEMPORAL["remove"]:
+            return "remove"
+        return "shift" if before == _TEMPORAL["shift"] and self.options.dates == "keep" else self.options.dates
+
     def _patient(self, elements: Elements, *, again: bool) -> str:
         """The pseudonym; without a PatientID that of the study, so that nameless patients do not become one."""
-        received = text(elements, PATIENT_ID)
         if again:
-            return received
+            return text(elements, PATIENT_ID)
+        received = name(elements, PATIENT_ID)
         if received:
-            return self.identity.patient(received, text(elements, ISSUER))
-        study = text(elements, _STUDY_UID)
-        if not study:
-            raise InputRejected("The file names neither a patient nor a study; nothing says whose it is.", code="PHI_PATIENT")
-        return self.identity.patient(f"study\0{study}")
+            return self.identity.patient(received, name(elements, ISSUER))
+        together = next((uid for uid in (text(elements, tag) for tag in _TOGETHER) if uid), "")
+        if not together:
+            raise InputRejected("The file names no patient, study or series; nothing says whose it is.", code="PHI_PATIENT")
+        return self.identity.patient(f"study\0{together}")
 
     def _mark(self, dataset: Dataset, patient: str, codes: tuple[tuple[str, str], ...]) -> None:
         """Write what PS3.15 E.1.1 asks for, and the seal."""
@@ -208,7 +223,6 @@ class Deidentifier:
         seal = self.identity.seal(patient, str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SOPInstanceUID", "")))
         dataset.DeidentificationMethod = [f"{METHOD} {__version__} key {self.identity.key_id}", f"seal {seal}"]
         dataset.DeidentificationMethodCodeSequence = Sequence(_code(value, meaning) for value, meaning in codes)
-        dataset.LongitudinalTemporalInformationModified = _TEMPORAL[self.options.dates]
 
     def _check_residue(self, written: bytes, known: Known) -> None:
         """Search what was written, behind the same gate, for what is known of the patient."""
@@ -246,10 +260,10 @@ def _written(dataset: FileDataset, elements: Elements) -> bytes:
     """The Part 10 bytes: zero preamble, and nothing of the received file meta information but the transfer syntax."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = elements.syntax
-    if "SOPClassUID" not in dataset:
+    if not dataset.get("SOPClassUID"):
         dataset.SOPClassUID = elements.sop_class
-    if not dataset.get("SOPInstanceUID"):
-        raise InputRejected("The file has no SOPInstanceUID; nothing tells it from others.", code="DCM_UID")
+    if not dataset.get("SOPInstanceUID") or not _UID.match(str(dataset.SOPClassUID)):
+        raise InputRejected("The file has no SOPInstanceUID or SOPClassUID that is one; nothing says what it is.", code="DCM_UID")
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = f"BEDSIDE_{__version__}"[:16]
@@ -263,11 +277,11 @@ def _listed(done: Counter[tuple[int, str, str]]) -> tuple[Done, ...]:
     """Counts by attribute, private elements by their group."""
     merged = Counter[tuple[str, str, str, str]]()
     for (tag, what, because), count in done.items():
-        name = f"{tag >> 16:04X}xxxx" if (tag >> 16) % 2 else f"{tag:08X}"
-        merged[name, keyword(tag), what, because] += count
+        place = f"{tag >> 16:04X}xxxx" if (tag >> 16) % 2 else f"{tag:08X}"
+        merged[place, keyword(tag), what, because] += count
     return tuple(
-        Done(tag=tag, keyword=name, what=what, because=because, count=count)
-        for (tag, name, what, because), count in sorted(merged.items())
+        Done(tag=tag, keyword=known_as, what=what, because=because, count=count)
+        for (tag, known_as, what, because), count in sorted(merged.items())
     )
 
 

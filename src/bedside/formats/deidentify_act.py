@@ -1,6 +1,7 @@
 """Acting on the elements of one data set as the rules decide, at every level. No value leaves this module but in the data set."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,11 +69,13 @@ class Acting:
     _names: set[str] = field(default_factory=set, repr=False)
     _codes: set[str] = field(default_factory=set, repr=False)
     _uids: set[str] = field(default_factory=set, repr=False)
+    _moved: set[str] = field(default_factory=set, repr=False)
     _known: Known = field(default_factory=Known, repr=False)
 
     def known(self) -> Known:
         """Everything to look for in what is written."""
-        return Known(self._known.words, self._known.codes, Known.of((), (), self._uids).uids)
+        codes = self._known.codes - self._moved  # another day that was moved onto the date of birth says nothing
+        return Known(self._known.words, codes, Known.of((), (), self._uids).uids)
 
     def learn(self, dataset: Dataset) -> None:
         """Collect persons' names, identifiers and dates of birth from the whole file."""
@@ -154,14 +157,20 @@ class Acting:
             text = cleaned(value)
             return "" if self._known.in_text(text) else text
         if defined in {"DA", "DT", "TM"}:
-            days = self.days if what == "shifted" else 0
-            return {"DA": shifted_date, "DT": shifted_moment}[defined](value, days) if defined != "TM" else sound_time(value)
+            return self._date(value, defined, self.days if what == "shifted" else 0)
         allowed = _AGE if defined == "AS" else _NUMBER if defined in {"DS", "IS"} else None
         if allowed is not None and set(value) - allowed:
             return ""
         if defined == "CS" and not _CODE.match(value):
             return ""
         return "" if self._known.in_text(value) else value
+
+    def _date(self, value: str, vr: str, days: int) -> str:
+        if vr == "TM":
+            return sound_time(value)
+        moved = shifted_date(value, days) if vr == "DA" else shifted_moment(value, days)
+        self._moved.add(moved[:8])
+        return moved
 
     def _mapped(self, value: str) -> str:
         """A UID's stand-in; UIDs that the standard defines say nothing of anybody."""
@@ -175,7 +184,7 @@ class Acting:
         if tag == PATIENT_NAME:
             dataset.PatientName = ""  # written once the level's PatientID is known, at the root
             return True
-        received = next(iter(_strings(dataset, PATIENT_ID)), "")
+        received = unicodedata.normalize("NFC", next(iter(_strings(dataset, PATIENT_ID)), ""))
         issuer = next(iter(_strings(dataset, ISSUER)), "") if ISSUER in dataset else ""
         own = self.again or received in {"", self.received}
         dataset.PatientID = self.patient if own else self.identity.patient(received, issuer)

@@ -17,7 +17,21 @@ _CLASS_UIDS = frozenset(
     | {0x0008115A, 0x00081150, 0x00041510, 0x00041512, 0x00083002, 0x0018990C, 0x00420013, 0x00080121}
 )
 _PERSON_GROUPS = frozenset({0x0000, 0x0004, 0x0010, 0x0012, 0x0032, 0x0038, 0x4008})
-_HARMLESS = frozenset({0x00102201, 0x00102202, 0x00102210, 0x00101021, 0x00101022, 0x00120062, 0x00120063, 0x00120064})
+_HARMLESS = frozenset(
+    {
+        0x0032000A,
+        0x0032000C,
+        0x00321064,
+        0x00102201,
+        0x00102202,
+        0x00102210,
+        0x00101021,
+        0x00101022,
+        0x00120062,
+        0x00120063,
+        0x00120064,
+    }
+)
 _FREE_TEXT = frozenset({"AE", "LT", "ST", "UC", "UR", "UT"})
 _CODE_TEXT = frozenset({0x00080119, 0x00080120})
 _SHORT_TEXT = frozenset({"CS", "LO", "SH"})
@@ -209,7 +223,7 @@ RULES = (
     ),
     Rule(
         "persons",
-        "The rest of the groups of patient, visit, trial, request and result is removed; all names are emptied.",
+        "What the table leaves of the groups of patient, visit, trial, request and result is removed; names are emptied.",
         _persons,
     ),
     Rule("free text", "Free text (AE, LT, ST, UC, UR, UT) that the table does not name is removed.", _free_text),

@@ -72,16 +72,23 @@ class Plan(Record):
     actions: tuple[Done, ...]
 
 
-def total(lists: Iterable[tuple[Done, ...]]) -> tuple[Done, ...]:
-    """The counts of many files together."""
-    counts = Counter[tuple[str, str, str, str]]()
-    for actions in lists:
+class Actions:
+    """Counts of what was done, over any number of files."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[tuple[str, str, str, str]]()
+
+    def add(self, actions: Iterable[Done]) -> None:
+        """Count those of one file."""
         for one in actions:
-            counts[one.tag, one.keyword, one.what, one.because] += one.count
-    return tuple(
-        Done(tag=tag, keyword=keyword, what=what, because=because, count=count)
-        for (tag, keyword, what, because), count in sorted(counts.items())
-    )
+            self._counts[one.tag, one.keyword, one.what, one.because] += one.count
+
+    def listed(self) -> tuple[Done, ...]:
+        """All counts, sorted by tag."""
+        return tuple(
+            Done(tag=tag, keyword=keyword, what=what, because=because, count=count)
+            for (tag, keyword, what, because), count in sorted(self._counts.items())
+        )
 
 
 def store(workspace: Workspace, certificate: Certificate, files: dict[str, str]) -> str:

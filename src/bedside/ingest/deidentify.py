@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from bedside import __version__
 from bedside.core.config import Config
 from bedside.core.deidentification import Deidentification
@@ -13,6 +15,7 @@ from bedside.core.digest import digest_bytes, digest_json
 from bedside.core.errors import InputRejected, UsageError, disk_errors
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
+from bedside.core.ledger import Ledger
 from bedside.core.ports import Executor, InlineExecutor, Lost
 from bedside.core.progress import SILENT, Progress
 from bedside.formats.burned_in import examine
@@ -21,7 +24,7 @@ from bedside.formats.dicom_elements import Elements, walk
 from bedside.formats.face import recognizable
 from bedside.formats.found import Refused
 from bedside.formats.gate import receive
-from bedside.ingest.certificate import Certificate, Plan, store, total
+from bedside.ingest.certificate import Actions, Certificate, Plan, store
 from bedside.ingest.discover import is_plain
 from bedside.ingest.quarantine import Quarantine
 from bedside.ingest.records import Records, alone
@@ -139,42 +142,47 @@ def deidentify(
         records = Records(workspace)
         quarantine = Quarantine(workspace.quarantine)
         quarantine.tidy()
-        answers = []
+        tally = _Tally()
         for path, answer in _answers(paths, work, executor or InlineExecutor(), progress):
             if answer.problem is not None:
                 refused = Refused((path,), answer.problem.code, answer.problem.sentence)
                 records.refused(quarantine.admit(refused))
-            answers.append(answer)
-        certificate, files = _certificate(answers, identity, options)
-        digest = store(workspace, certificate, files)
-        workspace.ledger.append(
-            "deidentified",
-            outputs={"certificate": digest},
-            facts={
-                "received": certificate.received,
-                "written": certificate.written,
-                "rejected": sum(certificate.rejected.values()),
-                "duplicates": certificate.duplicates,
-                "inputs": digest_json(sorted(answer.received for answer in answers)),
-                "files": certificate.files,
-                "key_id": certificate.key_id,
-            },
-        )
+            tally.add(answer)
+        certificate = tally.certificate(identity, options)
+        digest = store(workspace, certificate, tally.files)
+        _record(workspace.ledger, digest, certificate, tally)
     return digest, certificate
 
 
 def plan(config: Config, source: Path, *, executor: Executor | None = None, progress: Progress = SILENT) -> Plan:
     """Say what `deidentify` would do, writing nothing anywhere."""
     work = _Work(Identity.of("pseudonym"), config.study.source.deidentify, None)
-    answers = [answer for _, answer in _answers(_paths(source, None), work, executor or InlineExecutor(), progress)]
-    written, rejected, duplicates = _sorted_out(answers)
+    tally = _Tally()
+    for _, answer in _answers(_paths(source, None), work, executor or InlineExecutor(), progress):
+        tally.add(answer)
     return Plan(
-        received=len(answers),
-        would_write=len(written),
-        would_reject=rejected,
-        duplicates=duplicates,
-        actions=total(answer.actions for answer in written),
+        received=len(tally.received),
+        would_write=len(tally.files),
+        would_reject=dict(sorted(tally.rejected.items())),
+        duplicates=tally.duplicates,
+        actions=tally.actions.listed(),
     )
+
+
+def _record(ledger: Ledger, digest: str, certificate: Certificate, tally: "_Tally") -> None:
+    """One line in the chain of custody, unless the last one says the same."""
+    facts: dict[str, JsonValue] = {
+        "received": certificate.received,
+        "written": certificate.written,
+        "rejected": sum(certificate.rejected.values()),
+        "duplicates": certificate.duplicates,
+        "inputs": digest_json(sorted(tally.received)),
+        "files": certificate.files,
+        "key_id": certificate.key_id,
+    }
+    last = ledger.last("deidentified")
+    if last is None or last.outputs.get("certificate") != digest or last.facts != facts:
+        ledger.append("deidentified", outputs={"certificate": digest}, facts=facts)
 
 
 def _paths(source: Path, target: Path | None) -> list[Path]:
@@ -226,37 +234,59 @@ def _write(path: Path, data: bytes) -> None:
     write_atomic(path, data, doing="writing a de-identified file")
 
 
-def _sorted_out(answers: list[Answer]) -> tuple[list[Answer], dict[str, int], int]:
-    """Written once, refused by code, and repeated contents."""
-    rejected = Counter(answer.problem.code for answer in answers if answer.problem is not None)
-    once: dict[str, Answer] = {}
-    sound = [answer for answer in answers if answer.problem is None]
-    for answer in sound:
-        once.setdefault(answer.received, answer)
-    return list(once.values()), dict(sorted(rejected.items())), len(sound) - len(once)
+@dataclass
+class _Tally:
+    """What became of all files, in memory that does not grow with what was done to each.
 
+    Attributes:
+        received: SHA-256 of every file, repeated ones too.
+        files: received to written SHA-256.
+    """
 
-def _certificate(answers: list[Answer], identity: Identity, options: Deidentification) -> tuple[Certificate, dict[str, str]]:
-    written, rejected, duplicates = _sorted_out(answers)
-    files = {answer.received: answer.written for answer in written}
-    places = [answer.place for answer in written]
-    certificate = Certificate(
-        tool=f"bedside {__version__}",
-        profile=edition(),
-        options=options,
-        codes=tuple(sorted({code for answer in written for code in answer.codes})),
-        key_id=identity.key_id,
-        received=len(answers),
-        written=len(written),
-        rejected=rejected,
-        duplicates=duplicates,
-        patients=len({place[0] for place in places}),
-        studies=len({place[1] for place in places}),
-        series=len({place[2] for place in places}),
-        masked=sum(answer.masked for answer in written),
-        faces_waived=sum(answer.face for answer in written),
-        searched=sum(answer.searched for answer in written),
-        actions=total(answer.actions for answer in written),
-        files=digest_json(files),
-    )
-    return certificate, files
+    received: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    actions: Actions = field(default_factory=Actions)
+    places: tuple[set[str], set[str], set[str]] = field(default_factory=lambda: (set(), set(), set()))
+    codes: set[str] = field(default_factory=set)
+    sums: Counter[str] = field(default_factory=Counter)
+
+    def add(self, answer: Answer) -> None:
+        """Count one file; of equal contents the first is written and the others are duplicates."""
+        self.received.append(answer.received)
+        if answer.problem is not None:
+            self.rejected[answer.problem.code] += 1
+            return
+        if answer.received in self.files:
+            self.duplicates += 1
+            return
+        self.files[answer.received] = answer.written
+        self.actions.add(answer.actions)
+        for names, one in zip(self.places, answer.place, strict=False):
+            names.add(one)
+        self.codes.update(answer.codes)
+        self.sums.update(searched=answer.searched, masked=answer.masked, face=answer.face)
+
+    def certificate(self, identity: Identity, options: Deidentification) -> Certificate:
+        """The record of it."""
+        patients, studies, series = map(len, self.places)
+        return Certificate(
+            tool=f"bedside {__version__}",
+            profile=edition(),
+            options=options,
+            codes=tuple(sorted(self.codes)),
+            key_id=identity.key_id,
+            received=len(self.received),
+            written=len(self.files),
+            rejected=dict(sorted(self.rejected.items())),
+            duplicates=self.duplicates,
+            patients=patients,
+            studies=studies,
+            series=series,
+            masked=self.sums["masked"],
+            faces_waived=self.sums["face"],
+            searched=self.sums["searched"],
+            actions=self.actions.listed(),
+            files=digest_json(self.files),
+        )
