@@ -8,6 +8,7 @@ import pytest
 
 from bedside.core.custody import verify
 from bedside.core.dataset import Dataset
+from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.ingest.compare import diff, versions
 from bedside.ingest.pipeline import ingest, plan, summary
@@ -224,3 +225,24 @@ def test_a_small_batch_costs_its_own_size_and_not_that_of_what_is_there(received
     version = ingest(config, second.root, add=True)
     assert time.process_time() - start < 5
     assert len(version.manifest.cases) == 5
+
+
+def test_a_dataset_of_deidentified_files_names_their_certificate(batch, config):
+    """What matters is that every image is one that the de-identification wrote."""
+    images = [digest_file(path) for path in sorted((batch.root / "images").iterdir())]
+
+    def certified(written):
+        with config.workspace.staging() as folder:
+            (folder / "files.json").write_bytes(canonical_json({f"received {n}": digest for n, digest in enumerate(written)}))
+            digest = config.workspace.put(folder)
+        config.workspace.ledger.append("deidentified", outputs={"certificate": digest})
+        return digest
+
+    certified(images[:-1])
+    without = ingest(config, batch.root)
+    assert without.manifest.certificate == ""
+    digest = certified(images)
+    dataset = ingest(config, batch.root)
+    assert dataset.manifest.certificate == versions(config.workspace)[0].certificate == digest
+    assert dataset.manifest.cases == without.manifest.cases
+    assert ingest(config, batch.root) == dataset

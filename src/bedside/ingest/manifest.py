@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bedside.core.config import Study
@@ -13,14 +14,22 @@ from bedside.formats.found import Refused
 from bedside.ingest.assess import Accepted, Outcome, Repeated
 
 
-def manifest_of(
-    study: Study,
-    settled: Sequence[Outcome],
-    identity: Identity,
-    *,
-    parent: Dataset | None,
-    clinical: ClinicalRows | None = None,
-) -> Manifest:
+@dataclass(frozen=True)
+class About:
+    """What a manifest says beside cases and counts.
+
+    Attributes:
+        identity: under which names are hidden.
+        clinical: rows of the clinical table.
+        certificate: digest of the certificate of de-identification.
+    """
+
+    identity: Identity
+    clinical: ClinicalRows | None = None
+    certificate: str = ""
+
+
+def manifest_of(study: Study, settled: Sequence[Outcome], about: About, *, parent: Dataset | None) -> Manifest:
     """Put together what was settled, and the version before if there is one.
 
     Raises:
@@ -56,8 +65,9 @@ def manifest_of(
         parent=parent.digest if parent else "",
         batch=batch,
         reasons=dict(sorted({**(before.reasons if before else {}), **reasons}.items())),
-        clinical=clinical,
-        names=fingerprint(identity),
+        clinical=about.clinical,
+        certificate=about.certificate,
+        names=fingerprint(about.identity),
     )
 
 

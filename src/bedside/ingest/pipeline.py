@@ -18,9 +18,10 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.formats.found import Refused
 from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, Taken, Work, outcomes
+from bedside.ingest.certified import certificate_of
 from bedside.ingest.clinical import clinical_table, rows_of
 from bedside.ingest.discover import Discovery, discover
-from bedside.ingest.manifest import counts, manifest_of
+from bedside.ingest.manifest import About, counts, manifest_of
 from bedside.ingest.quarantine import Quarantine, received_digest
 from bedside.ingest.records import Records, alone
 from bedside.ingest.stats import Looks, Stats
@@ -74,11 +75,17 @@ class _Batch:
     """Digest of the table's bytes."""
     parent: Dataset | None
 
-    def receipt(self, digests: Mapping[str, str], parent: str) -> str:
-        """One digest of all that decides about the dataset: bytes, names, the part of the study that ingest reads, the parent."""
+    def certificate(self, digests: Mapping[str, str], records: Records) -> str:
+        """Digest of the certificate of de-identification of all images, "" without one."""
+        images = set(self.discovery.images.values())
+        received = {digests[name] for name, path in self.hidden.items() if path in images}
+        return certificate_of(self.config.workspace, records.certificates, received)
+
+    def receipt(self, digests: Mapping[str, str], certificate: str, parent: str) -> str:
+        """One digest of all that decides about the dataset: bytes, names, certificate, what ingest reads of the study, parent."""
         study = self.config.study
         asked = [study.study, *(part.model_dump(mode="json") for part in (study.contract, study.source, study.split))]
-        return digest_json([RULES_VERSION, FORMAT, asked, self.clinical, sorted(digests.items()), parent])
+        return digest_json([RULES_VERSION, FORMAT, asked, self.clinical, certificate, sorted(digests.items()), parent])
 
 
 def ingest(
@@ -131,6 +138,7 @@ def _stored(
 ) -> Dataset:
     """Assess what was seen, put the arrays into the store, and write down what became of every file."""
     workspace = batch.config.workspace
+    certificate = batch.certificate(digests, records)
     quarantine = Quarantine(workspace.quarantine)
     quarantine.tidy()
     with workspace.staging() as folder:
@@ -142,12 +150,13 @@ def _stored(
             if isinstance(one, Repeated):
                 records.repeated(received_digest(tuple(seen.digests[path] for path in one.files)), len(one.files))
         clinical = rows_of(batch.table, {one.received_patient for one in _accepted(settled)})
-        manifest = manifest_of(batch.config.study, settled, batch.rules.identity, parent=batch.parent, clinical=clinical)
+        about = About(batch.rules.identity, clinical, certificate)
+        manifest = manifest_of(batch.config.study, settled, about, parent=batch.parent)
         own = _tidied(folder, manifest)
         write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
         digest = workspace.put(folder, known=own)
     parent = batch.parent.digest if batch.parent else ""
-    records.ingested(digest, batch.receipt(digests, parent), _accepted(settled), manifest)
+    records.ingested(digest, batch.receipt(digests, certificate, parent), _accepted(settled), manifest)
     return Dataset(digest, workspace)
 
 
@@ -239,11 +248,12 @@ def _known(batch: _Batch, records: Records, digests: Mapping[str, str] | None) -
     if digests is None:
         return None
     workspace = batch.config.workspace
+    certificate = batch.certificate(digests, records)
     if batch.parent is None:
-        found = records.dataset(batch.receipt(digests, ""))
+        found = records.dataset(batch.receipt(digests, certificate, ""))
         return _here(Dataset(found, workspace)) if found else None
     for version in line_of(batch.parent):
-        if records.dataset(batch.receipt(digests, version.manifest.parent)) == version.digest:
+        if records.dataset(batch.receipt(digests, certificate, version.manifest.parent)) == version.digest:
             return _here(batch.parent)
     return None
 

@@ -25,6 +25,9 @@ class Records:
 
     Args:
         workspace: the study folder; nothing is written before something is to be said.
+
+    Attributes:
+        certificates: digests of certificates of de-identification, oldest first.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -32,6 +35,7 @@ class Records:
         self._rules = ""
         self._datasets: dict[str, str] = {}
         self._known: set[tuple[str, ...]] = set()
+        self.certificates: list[str] = []
         for event in self._ledger.events():
             if event.action == "rules_frozen":
                 self._rules = event.outputs.get("rules", "")
@@ -41,6 +45,8 @@ class Records:
                 self._known.add(("case", event.outputs.get("case", "")))
             elif event.action == "quarantined":
                 self._known.add(("refusal", event.inputs.get("received", ""), str(event.facts.get("code"))))
+            elif event.action == "deidentified":
+                self.certificates.append(event.outputs.get("certificate", ""))
             elif event.action == "duplicate":
                 self._known.add(("duplicate", event.inputs.get("received", "")))
 
