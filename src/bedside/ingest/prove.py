@@ -25,6 +25,7 @@ from bedside.ingest.prove_cases import EXACT, HALF_A_VOXEL, ProofCase, proof_cas
 
 EXACT_MM = 0.0005
 """What prints as 0.000."""
+UNREFUSED = "read, though it is no volume"
 _RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 _PRESENT, _PER_MM = 1000, 100.0
 _PRESENT_8_BIT, _LEVELS_8_BIT = 200, 250.0
@@ -171,7 +172,7 @@ def _judge(case: ProofCase, readouts: Sequence[Readout]) -> tuple[float | None, 
     if refused:
         complaint = f"{', '.join(refused)} beside a volume"
     if case.expected not in {EXACT, HALF_A_VOXEL}:
-        return error_mm, "; ".join(filter(None, ("read, though it is no volume", complaint))), False
+        return error_mm, "; ".join(filter(None, (UNREFUSED, complaint))), False
     if complaint or error_mm is None:
         return error_mm, complaint, False
     if error_mm >= limit_mm:
