@@ -177,6 +177,20 @@ def test_decimation_of_noise_stays_closed_and_says_when_the_budget_is_missed() -
     assert any(not one.check.within_budget for one in made)
 
 
+def test_decimation_loses_no_part_of_a_structure() -> None:
+    mask = ball(48, 20)
+    mask[1:3, 1:3, 1:3] = mask[44:47, 2:4, 1] = mask[2, 44, 2] = 1
+    mask[20:24, 20:24, 20:24] = 2
+    mask[30:32, 22:24, 20:22] = 2
+    made = surfaces(mask, np.eye(4), structures=NAMES, settings=SurfaceSettings(faces=600))
+    for one in made:
+        assert_sound(one)
+        seen = trimesh.Trimesh(one.points_mm, one.faces)
+        shells = len(seen.split(only_watertight=False))
+        assert shells == {"first": 4 + 2, "second": 2}[one.structure]  # outer shells, and those around what lies inside
+    assert made[0].check.faces < 1000
+
+
 def test_a_structure_within_the_budget_is_left_as_it_is() -> None:
     mask = ball(30, 12)
     mask[13:17, 13:17, 2:5] = 2

@@ -3,7 +3,7 @@
 Each patch of the net (the faces between one pair of structures) is thinned for itself with its border kept, so that patches still
 fit. Which points merge, and where they go, is found by edge collapses on quadrics (M. Garland, P. Heckbert, SIGGRAPH 1997; the
 library fast-simplification). It does not promise manifolds, so the result is checked, and around every edge that would not have
-exactly two faces of a structure the merges are taken back until none is left.
+exactly two faces of a structure the merges are taken back until none is left. So they are for parts that would vanish.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import fast_simplification
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from bedside.data.surface_net import Indices, Points
 
@@ -116,9 +118,10 @@ def _thin(shared: Shared, keep: NDArray[np.float64]) -> Shared:
         target = int(len(rows) * share)
         if share < 1.0 and target >= 4:
             _collapse(shared, rows, target, cluster, places)
+    parts = _parts(shared)
     while True:
         triangles, sides = _fold(cluster[shared.triangles], shared.sides)
-        bad = open_points(triangles, sides)
+        bad = np.union1d(open_points(triangles, sides), cluster[_vanished(shared, parts, triangles, sides)])
         if not bad.size:
             break
         spread = np.isin(cluster, bad)
@@ -126,6 +129,28 @@ def _thin(shared: Shared, keep: NDArray[np.float64]) -> Shared:
         places[spread] = shared.points[spread]
     used, again = np.unique(triangles, return_inverse=True)
     return Shared(places[used], again.reshape(-1, 3), sides)
+
+
+def _parts(shared: Shared) -> dict[int, Indices]:
+    """For each structure, the number of the connected part of its surface that each point belongs to, (V,)."""
+    found = {}
+    for structure in shared.structures():
+        own = shared.faces(structure)
+        rows, columns = own[:, [0, 1]].ravel(), own[:, [1, 2]].ravel()
+        joined = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(len(shared.points),) * 2)
+        found[structure] = np.asarray(connected_components(joined, directed=False)[1], dtype=np.int64)
+    return found
+
+
+def _vanished(shared: Shared, parts: dict[int, Indices], triangles: Indices, sides: Indices) -> Indices:
+    """Points of those connected parts of a structure of which no triangle is left."""
+    gone = []
+    thinned = Shared(shared.points, triangles, sides)
+    for structure, part in parts.items():
+        before, now = shared.faces(structure), thinned.faces(structure)
+        lost = np.setdiff1d(part[before], part[now])
+        gone.append(np.unique(before[np.isin(part[before[:, 0]], lost)]))
+    return np.unique(np.concatenate(gone))
 
 
 def _collapse(shared: Shared, rows: Indices, target: int, cluster: Indices, places: Points) -> None:

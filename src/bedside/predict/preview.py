@@ -8,11 +8,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 from bedside.data.surface import Surface
 
-PIXELS = 420
-_SAMPLES = 600_000
+PIXELS = 400
+_MOST_SAMPLES = 3_000_000
+_PER_PIXEL = 6
 _VIEWS = (
     ("from the front", "R", "L", np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])),
     ("from the left", "A", "P", np.array([[0, -1.0, 0], [0, 0, 1], [-1, 0, 0]])),
@@ -32,9 +34,10 @@ def preview_png(surfaces: Sequence[Surface], *, title: str) -> bytes:
         surfaces: at least one.
         title: above the picture; nothing of a patient.
     """
-    points, normals, owner = _spread(surfaces)
-    low, high = points.min(axis=0), points.max(axis=0)
+    ends = np.array([[one.points_mm.min(axis=0), one.points_mm.max(axis=0)] for one in surfaces], dtype=np.float64)
+    low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     extent_mm = float((high - low).max()) * 1.06 or 1.0
+    points, normals, owner = _spread(surfaces, extent_mm / PIXELS)
     figure = Figure(figsize=(12.6, 4.9), dpi=100, facecolor="white")
     colours = np.array([_rgb(_COLOURS[number % len(_COLOURS)]) for number in range(len(surfaces))])
     for number, (name, left, right, turn) in enumerate(_VIEWS):
@@ -58,15 +61,16 @@ def preview_png(surfaces: Sequence[Surface], *, title: str) -> bytes:
     return stream.getvalue()
 
 
-def _spread(surfaces: Sequence[Surface]) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def _spread(surfaces: Sequence[Surface], pixel_mm: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Points over all surfaces, evenly by area, with normals and the number of the surface that each lies on."""
     corners = np.concatenate([one.points_mm[one.faces].astype(np.float64) for one in surfaces])
     of = np.repeat(np.arange(len(surfaces)), [len(one.faces) for one in surfaces])
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(normals, axis=1)
     chance = np.random.default_rng(0)
-    at = np.minimum(np.searchsorted(np.cumsum(areas), chance.random(_SAMPLES) * areas.sum()), len(areas) - 1)
-    u, v = chance.random((2, _SAMPLES))
+    count = min(_MOST_SAMPLES, int(_PER_PIXEL * areas.sum() / 2 / pixel_mm**2) + 1)
+    at = np.minimum(np.searchsorted(np.cumsum(areas), (np.arange(count) + 0.5) / count * areas.sum()), len(areas) - 1)
+    u, v = chance.random((2, count))
     over = u + v > 1
     u, v = np.where(over, 1 - u, u)[:, None], np.where(over, 1 - v, v)[:, None]
     points = corners[at, 0] * (1 - u - v) + corners[at, 1] * u + corners[at, 2] * v
@@ -83,7 +87,7 @@ def _draw(points: Floats, normals: Floats, colours: Floats, extent_mm: float) ->
     picture = np.ones((PIXELS, PIXELS, 3))
     shade = 0.25 + 0.75 * np.clip(normals[seen] @ _LIGHT, 0, 1)
     picture[row, column] = colours[seen] * shade[:, None]  # the last written is the nearest
-    return picture
+    return np.asarray(median_filter(picture, size=(3, 3, 1)))
 
 
 def _rgb(colour: str) -> list[float]:
