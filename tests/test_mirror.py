@@ -81,3 +81,16 @@ def test_an_evaluation_is_logged_with_the_commit_of_its_own_model(config, monkey
     assert logged["tags"]["commit"] == event.facts["commit"]
     assert report in logged["files"]
     assert logged["metrics"]["test.dice.mean"] == pytest.approx(evidence.summaries["dice"]["mean"].mean)
+
+
+def test_the_ledger_notes_once_under_which_name_the_store_knows_a_dataset(config, monkeypatch):
+    store = MemoryStore(config.workspace.store)
+    monkeypatch.setattr(MODULE, "store_for", lambda _: store)
+    monkeypatch.setattr(MODULE, "tracker_for", lambda _: MemoryTracker())
+    dataset = config.workspace.ledger.last("trained").inputs["dataset"]
+    config.workspace.ledger.append("ingested", outputs={"dataset": dataset})
+    assert mirror(config).failed == ()
+    config.workspace.ledger.append("ingested", outputs={"dataset": dataset})
+    assert mirror(config).failed == ()
+    noted = [event for event in config.workspace.ledger.events() if event.action == "versioned"]
+    assert [(event.inputs, event.facts) for event in noted] == [({"dataset": dataset}, {"revision": store.revision(dataset)})]

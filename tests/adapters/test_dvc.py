@@ -77,6 +77,14 @@ def test_what_is_committed_is_the_chain_and_the_pointers_and_no_patient(pushed: 
     assert git(folder, "status", "--porcelain") == ""
 
 
+def test_a_pushed_value_is_known_by_the_md5_of_its_dvc_file(pushed: tuple[Path, str]) -> None:
+    folder, digest = pushed
+    store = DvcStore(Workspace(folder))
+    assert store.revision(digest) in (folder / "store" / f"{digest}.dvc").read_text()
+    assert store.revision(digest).endswith(".dir")
+    assert store.revision("0" * 64) == store.revision("../study") == ""
+
+
 def test_pushing_leaves_the_stored_bytes_read_only_and_unchanged(pushed: tuple[Path, str]) -> None:
     folder, digest = pushed
     assert Workspace(folder).get(digest).is_dir()

@@ -76,25 +76,24 @@ def _dropped(config: "Config", file: Path, *, json: bool, what_if: bool) -> None
 
 def _show_versions(rows: "tuple[VersionRow, ...]") -> None:
     table = Table(title="datasets, newest first")
-    for name in ("digest", "time (UTC)", "parent", "cases", "patients", "change"):
+    for name in ("digest", "time (UTC)", "parent", "cases", "patients (locked)", "change", "files", "DVC revision"):
         table.add_column(name)
-    table.add_column("files: received = accepted + rejected + duplicate", min_width=22)
-    table.add_column("DVC revision")
     out = show.console()
     for row in rows:
         change = [f"+{row.added}" if row.added else "", f"-{row.dropped}" if row.dropped else ""]
         change.append(f"~{row.relabelled} relabelled" if row.relabelled else "")
         table.add_row(
             row.digest[:12],
-            row.time[:19],
+            row.time[:16].replace("T", " "),
             row.parent[:12],
             str(row.cases) if row.here else "not here",
-            f"{row.patients} ({row.locked} locked)" if row.here else "",
+            f"{row.patients} ({row.locked})" if row.here else "",
             " ".join(filter(None, change)),
             f"{row.received} = {row.accepted} + {sum(row.rejected.values())} + {row.duplicates}",
             row.revision[:12],
         )
     out.print(table)
+    out.print("files: received = accepted + rejected + duplicate, of each version's own batch")
     for row in rows:
         for code, count in sorted(row.rejected.items()):
             out.print(f"{row.digest[:12]}  {count} {code}: {row.reasons.get(code, '')}")
