@@ -25,7 +25,7 @@ def peak_bytes(config, source):
 
 
 def test_memory_stays_below_three_volumes_however_many_there_are(tmp_path, configure):
-    """Counted: everything that Python and numpy allocate in parent and worker together; not counted: interpreter and libraries."""
+    """Counted: all that Python and numpy allocate, in parent and worker together; not counted: interpreter and libraries."""
     rng = np.random.default_rng(0)
     source = {"images": ".", "labels": None, "identity": "keep"}
     found = {}
