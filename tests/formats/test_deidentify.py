@@ -333,3 +333,22 @@ def test_the_documentations_codes_are_those_that_are_written(repository) -> None
     rows = [line for line in text.splitlines() if line.startswith("| ") and "| 1131" in line]
     written = {code for o in EVERY_OPTION for code, _ in codes_of(o, pixels=True)}
     assert {row.split("|")[2].strip() for row in rows} == written
+
+
+def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised() -> None:
+    """Seeded mutations of the header, explicit and implicit VR."""
+    draw = np.random.default_rng(7)
+    received = [encoded(nested(3)), encoded(nested(3), ImplicitVRLittleEndian)]
+    codes, said = [], ""
+    for number in range(300):
+        spoilt = bytearray(received[number % 2])
+        for at in draw.integers(132, 1800, 4):
+            spoilt[at] = draw.integers(256)
+        try:
+            ENGINE.file(bytes(spoilt))
+        except InputRejected as problem:
+            codes.append(problem.code)
+            said += str(problem).lower()
+    assert 100 < len(codes) < 290
+    assert "zq" not in said
+    assert all(code.startswith(("DCM_", "PHI_")) for code in codes)

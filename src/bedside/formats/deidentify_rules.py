@@ -34,6 +34,7 @@ _HARMLESS = frozenset(
 )
 _FREE_TEXT = frozenset({"AE", "LT", "ST", "UC", "UR", "UT"})
 _CODE_TEXT = frozenset({0x00080119, 0x00080120})
+_SPEAKING = ("Address", "Comment", "Comments", "Notes", "SerialNumber", "Telephone", "Numbers")
 _SHORT_TEXT = frozenset({"CS", "LO", "SH"})
 _NUMBERS = frozenset({"AS", "DS", "IS"})
 _BINARY = frozenset({"AT", "FD", "FL", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "US", "UV"})
@@ -181,7 +182,8 @@ def _persons(one: Attribute, _options: Deidentification) -> tuple[str, str] | No
 def _free_text(one: Attribute, _options: Deidentification) -> tuple[str, str] | None:
     if one.tag in _CODE_TEXT:
         return "checked", "removed"
-    return ("removed", "removed") if {one.vr, one.defined} & _FREE_TEXT else None
+    speaks = one.defined in _SHORT_TEXT and dictionary_keyword(one.tag).endswith(_SPEAKING)
+    return ("removed", "removed") if speaks or {one.vr, one.defined} & _FREE_TEXT else None
 
 
 def _rest(one: Attribute, _options: Deidentification) -> tuple[str, str] | None:
@@ -226,7 +228,11 @@ RULES = (
         "What the table leaves of the groups of patient, visit, trial, request and result is removed; names are emptied.",
         _persons,
     ),
-    Rule("free text", "Free text (AE, LT, ST, UC, UR, UT) that the table does not name is removed.", _free_text),
+    Rule(
+        "free text",
+        "Free text (AE, LT, ST, UC, UR, UT), comments, addresses and serial numbers that the table does not name are removed.",
+        _free_text,
+    ),
     Rule(
         "rest",
         "Everything else stays; a short text that holds a name, an identifier or a date of birth of the same file is emptied, so"

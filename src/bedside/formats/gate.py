@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.record import Record
@@ -54,6 +56,8 @@ FOREIGN_ERRORS = (
     EOFError,
     RuntimeError,
     OSError,
+    BytesLengthException,
+    InvalidDicomError,
 )
 """What pydicom, nibabel and their decoders were seen to raise on hostile bytes (subclasses of theirs included)."""
 
