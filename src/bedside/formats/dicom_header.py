@@ -1,6 +1,6 @@
 """What one received file says of itself: a frozen `Header` per frame, or the reason why it is refused. No pixel is touched."""
 
-from collections import ChainMap
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
@@ -160,10 +160,10 @@ def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> t
     shape = _pixel_shape(elements, limits)
     check_pixels(elements)
     rows, columns, bits_allocated, _ = shape
-    views = _views(elements) if framed else [elements]
-    if elements.syntax == BIG_ENDIAN and bits_allocated == 8 and len(views) > 1:
+    count = _count(elements) if framed else 1
+    if elements.syntax == BIG_ENDIAN and bits_allocated == 8 and count > 1:
         raise InputRejected("Frames of 8 bits in big endian words are not read; export single frames.", code="DCM_SYNTAX")
-    places = frame_places(elements, len(views), rows * columns * bits_allocated // 8)
+    places = frame_places(elements, count, rows * columns * bits_allocated // 8)
     if elements.syntax not in NATIVE:
         for first, last in places:
             check_frame(elements.data[first:last], elements.syntax, rows, columns, bits_allocated=bits_allocated)
@@ -172,7 +172,7 @@ def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> t
     instance = int(number) if number.isdecimal() and len(number) < 12 else 0
     known: dict[tuple[bytes, ...], Facts] = {}
     headers = []
-    for frame, (view, pixels) in enumerate(zip(views, places, strict=True)):
+    for frame, (view, pixels) in enumerate(zip(_views(elements) if framed else [elements], places, strict=True)):
         key = tuple(view.raw(tag) for tag in _FACT_TAGS) if framed else ()
         if key not in known:
             known[key] = _facts(view, modality, shape, identity)
@@ -189,22 +189,28 @@ def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> t
                 marks=marks(view),
                 instance=instance,
                 frame=frame,
-                frames=len(views),
+                frames=count,
             )
         )
     return tuple(headers)
 
 
-def _views(elements: Elements) -> list[Elements]:
-    """Each frame's elements: its own functional groups, then the shared ones, then the data set (PS3.3 C.7.6.16)."""
+def _count(elements: Elements) -> int:
+    """NumberOfFrames, which must be the number of items in the per-frame functional groups."""
     said = text(elements, 0x00280008)
     count = int(said) if said.isdecimal() and len(said) < 8 else 0
     if not 1 <= count <= _MOST_FRAMES or len(elements.frames) != count:
         raise InputRejected(
             "The number of frames and their functional groups contradict each other; fetch the file again.", code="DCM_MULTIFRAME"
         )
-    root = dict(elements.table)
-    return [replace(elements, table=ChainMap(frame, elements.shared, root)) for frame in elements.frames]
+    return count
+
+
+def _views(elements: Elements) -> Iterator[Elements]:
+    """Each frame's elements: its own functional groups go before the shared ones, those before the data set (PS3.3 C.7.6.16)."""
+    root = {**elements.table, **elements.shared}
+    for frame in elements.frames:
+        yield replace(elements, table={**root, **frame})
 
 
 def _facts(elements: Elements, modality: str, shape: tuple[int, int, int, int], identity: Identity | None) -> Facts:
