@@ -56,6 +56,7 @@ _VERB_MODULES = (
     "bedside.cli.predict",
     "bedside.cli.datasets",
     "bedside.cli.deidentify",
+    "bedside.cli.init",
     "bedside.cli.quality",
     "bedside.cli.labels",
 )

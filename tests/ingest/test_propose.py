@@ -1,0 +1,164 @@
+"""`bedside init` proposes a study that loads, that the folder it saw keeps, and in which nobody is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bedside.cli.app import application
+from bedside.core.config import Study, load
+from bedside.core.contract import Contract
+from bedside.core.errors import UsageError
+from bedside.formats.nifti import write_nifti
+from bedside.ingest.cohort import write_phantom_cohort
+from bedside.ingest.pipeline import ingest, summary
+from bedside.ingest.propose import LAYOUTS, look_around
+from bedside.ingest.propose_columns import column_of
+from bedside.ingest.propose_text import study_text
+
+KEYED = ("source.identity=keep", "site.executor=inline", "site.versioning=off", "site.tracking=off", "split.folds=2")
+CONTRACT_CODES = {
+    "MODALITY", "EXTENT", "SPACING", "CONSTANT", "VALUE_RANGE", "HU_CALIBRATION", "BODY_PART", "PLANE",
+    "LABEL_VALUES", "LABEL_GEOMETRY", "LABEL_SHAPE",
+}  # fmt: skip
+
+
+def proposed(folder: Path, out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "study.yaml"
+    path.write_text(study_text(look_around(folder)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom_cohort(tmp_path_factory.mktemp("received"), patients=4, seed=2)
+
+
+def test_phantoms_keep_the_contract_that_was_proposed_for_them(phantoms: Path, tmp_path: Path) -> None:
+    config = load(proposed(phantoms, tmp_path), overrides=KEYED)
+    contract = config.study.contract
+    assert (contract.modality, contract.unit, contract.hu_check) == ("CT", "HU", True)
+    assert contract.labels == {"background": 0, "structure_1": 1, "structure_2": 2}
+    found = summary(ingest(config, phantoms))
+    assert (found.cases, found.rejected) == (4, {})
+
+
+def test_a_series_among_others_without_known_folders_is_read_where_it_lies(phantoms: Path, tmp_path: Path) -> None:
+    export = tmp_path / "export" / "DOE_JANE" / "1"
+    export.mkdir(parents=True)
+    for number in range(2):
+        (phantoms / "images" / f"phantom-000{number}").rename(export / f"S{number}")
+    try:
+        sight = look_around(tmp_path / "export")
+        text = study_text(sight)
+    finally:
+        for number in range(2):
+            (export / f"S{number}").rename(phantoms / "images" / f"phantom-000{number}")
+    assert (sight.source.images, sight.source.labels, sight.volumes) == (".", None, 2)
+    assert not any(word in text for word in ("DOE", "JANE", "phantom", "S0"))
+
+
+@pytest.mark.parametrize(("images", "labels"), LAYOUTS)
+def test_the_usual_names_of_folders_are_known(tmp_path: Path, images: str, labels: str) -> None:
+    received = tmp_path / "received"
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 900, (20, 24, 18)).astype(np.int16)
+        for folder, array in ((images, values), (labels, (values > 700).astype(np.uint8) * 4)):
+            (received / folder).mkdir(parents=True, exist_ok=True)
+            write_nifti(received / folder / f"case{number}.nii.gz", array, np.diag([1, 1, 2.5, 1]))
+    study = load(proposed(received, tmp_path / "study")).study
+    assert (study.source.images, study.source.labels) == (images, labels)
+    assert study.contract.labels == {"background": 0, "structure_1": 4}
+    assert study.contract.modality == "MR"
+    low, high = study.contract.spacing_mm
+    assert low < 1 < 2.5 < high
+    assert all(side % 16 == 0 for side in study.train.patch)
+
+
+ROWS = """patient_id,age,sex,Patient Name,birth date,smoker,ldl,visit,free
+A1,63,F,Doe^Jane,1950-01-01,yes,3.1,first,seen by Dr Roe
+A2,41,M,Roe^John,1951-02-02,no,-9,second,fell at home
+A3,57,M,Poe^Anna,1952-03-03,no,2.9,first,none of it
+A4,71,F,Noe^Alan,1953-04-04,yes,4.4,second,lives in Ulm
+A5,38,F,Zoe^Berta,1954-05-05,no,3.3,first,a twin
+A6,66,M,Voe^Carl,1955-06-06,no,NA,second,unclear
+"""
+
+
+def test_clinical_columns_are_typed_and_what_names_somebody_is_left_out(phantoms: Path, tmp_path: Path) -> None:
+    table = phantoms / "clinical.csv"
+    table.write_text(ROWS)
+    try:
+        path = proposed(phantoms, tmp_path)
+    finally:
+        table.unlink()
+    study, text = load(path).study, path.read_text()
+    kinds = {name: column.kind for name, column in study.contract.clinical.items()}
+    assert kinds == {"age": "number", "sex": "category", "smoker": "flag", "ldl": "number", "visit": "category"}
+    assert study.source.clinical == "clinical.csv"
+    age = study.contract.clinical["age"].range
+    assert age is not None
+    assert age[0] < 38 < 71 < age[1]
+    assert "-9" in study.contract.clinical["ldl"].missing
+    hidden = ("Doe", "Roe", "Jane", "1950", "Ulm", "twin", "A1", "Patient Name", "birth", "fell")
+    assert not any(word in text for word in hidden)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["1", "2.5", "-9", ""], "number"),
+        (["0", "1", "1", "NA"], "flag"),
+        (["low", "high", "low", "high", "low", "high"], "category"),
+        (["Jane", "John", "Anna", "Alan"], None),
+        (["1234567890", "1234567891", "1234567892"], None),
+        (["=cmd()", "=cmd()", "=cmd()"], None),
+        (["", "NA", "unknown"], None),
+        (["1", "x", "2", "y"], None),
+    ],
+)
+def test_a_column_is_what_all_its_cells_are_or_it_is_left_out(words: list[str], kind: str | None) -> None:
+    column = column_of(words, decimal_comma=False)
+    assert (column.kind if column else None) == kind
+
+
+def test_a_folder_without_a_sound_image_is_said_so_without_a_name_from_it(tmp_path: Path) -> None:
+    (tmp_path / "SMITH.txt").write_text("hello")
+    with pytest.raises(UsageError) as caught:
+        look_around(tmp_path)
+    assert caught.value.code == "NOTHING_SOUND"
+    assert "SMITH" not in caught.value.sentence
+
+
+def test_init_never_touches_a_file_that_is_there(phantoms: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    arguments = ["init", str(phantoms), "--out", str(out), "--name", "bones"]
+    assert CliRunner().invoke(application(), arguments).exception is None
+    assert load(out).study.study == "bones"
+    out.write_text("mine")
+    done = CliRunner().invoke(application(), arguments)
+    assert isinstance(done.exception, UsageError)
+    assert out.read_text() == "mine"
+
+
+def test_every_comment_stands_on_a_line_of_its_own_or_after_a_setting(phantoms: Path, tmp_path: Path) -> None:
+    """What is commented out can be taken in: the lines with one # less load too."""
+    path = proposed(phantoms, tmp_path)
+    text = path.read_text().replace("  # min_extent_mm:", "  min_extent_mm:").replace("  # site:", "  site:")
+    path.write_text(text)
+    study = load(path).study
+    assert isinstance(study, Study)
+    assert isinstance(study.contract, Contract)
+    assert study.contract.min_extent_mm is not None
+    assert study.source.site == "north"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "cases"), [("hippocampus_dev", 199), ("dicom_conversion_dev", 20)])
+def test_real_scans_keep_the_contract_that_was_proposed_for_them(data_root: Path, tmp_path: Path, name: str, cases: int) -> None:
+    config = load(proposed(data_root / name, tmp_path), overrides=KEYED)
+    found = summary(ingest(config, data_root / name))
+    assert found.cases >= cases
+    assert not CONTRACT_CODES - {"MODALITY"} & set(found.rejected)
