@@ -93,7 +93,8 @@ def struck(mode, number, config, source):
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         return "killed"
-    return {0: "whole", 6: "full", TOLERATED: "tolerated"}.get(
+    code = os.waitstatus_to_exitcode(status)
+    return {0: "whole", 6: "full", TOLERATED: "tolerated"}.get(code, f"exit {code}")
         os.waitstatus_to_exitcode(status), f"exit {os.waitstatus_to_exitcode(status)}"
     )
 

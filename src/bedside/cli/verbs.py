@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @app.command()
 def ingest(
     study: StudyPath = HERE,
-    source: Annotated[Optional[Path], typer.Option("--from", help="Folder of scans, as the study's source says.")] = None,  # noqa: UP045
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder of scans (or .zip, .tar.gz of it), as in the study's source.")
+    ] = None,
     add: Annotated[
         bool,
         typer.Option("--add", help="Make a version of the newest dataset: its cases and the new ones; else it stands alone."),
@@ -42,14 +44,15 @@ def ingest(
     if source is None:
         raise UsageError("Say where the scans are: bedside ingest STUDY --from FOLDER.", code="NO_SOURCE")
     config = options.load_config(study, overrides, folder)
+    from bedside.formats.archive import received
     from bedside.ingest.pipeline import ingest as step
     from bedside.ingest.pipeline import plan, summary
 
-    with bars(quiet=json) as progress:
+    with received(source, config.workspace.scratch) as place, bars(quiet=json) as progress:
         if what_if:
-            planned = plan(config, source, add=add, progress=progress)
+            planned = plan(config, place, add=add, progress=progress)
             return show.as_json(planned) if json else show.plan(planned, verb="ingest")
-        dataset = step(config, source, add=add, progress=progress)
+        dataset = step(config, place, add=add, progress=progress)
     mirrored(config, quiet=json)
     return show.as_json(summary(dataset)) if json else show.dataset(dataset)
 
