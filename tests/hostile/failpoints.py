@@ -81,7 +81,7 @@ class Counted(io.FileIO):
 
 
 def struck(mode, number, config, source):
-    """Ingest in a child that is struck at its call `number`; say how it ended: "killed", "full", "tolerated", or "whole" without a strike."""
+    """Ingest in a child that is struck at its call `number`; say how it ended, "whole" when it came to its end without that."""
     child = os.fork()
     if child == 0:
         points = Failpoints(mode, number)
@@ -95,8 +95,6 @@ def struck(mode, number, config, source):
         return "killed"
     code = os.waitstatus_to_exitcode(status)
     return {0: "whole", 6: "full", TOLERATED: "tolerated"}.get(code, f"exit {code}")
-        os.waitstatus_to_exitcode(status), f"exit {os.waitstatus_to_exitcode(status)}"
-    )
 
 
 def leftovers(folder):
