@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedside.core.contract import Contract
-from bedside.core.labels import LabelMap, Term, compatible, diff_labels
+from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.labels import LabelMap, Term, check_meeting, compatible, diff_labels
 
 FEMUR = Term(value="71341001", meaning="Bone structure of femur")
 PELVIS = Term(value="118645006", meaning="Bone structure of pelvis")
@@ -79,3 +80,16 @@ def test_a_map_that_contradicts_itself_is_refused(wrong: dict) -> None:
 
 def test_a_code_of_digits_may_be_written_without_quotes() -> None:
     assert Term.model_validate({"value": 71341001, "meaning": "Bone structure of femur"}) == FEMUR
+
+
+def test_a_model_and_a_dataset_that_mean_different_things_do_not_meet() -> None:
+    other_codes = changed(labels={"background": 0, "femur": 6, "pelvis": 9})
+    check_meeting(BONES, other_codes, ["", other_codes.digest])
+    with pytest.raises(UsageError, match="pelvis") as caught:
+        check_meeting(BONES, changed(labels={"background": 0, "pelvis": 7, "femur": 5}), [])
+    assert caught.value.code == "LABEL_MAP"
+    with pytest.raises(UsageError, match="femur"):
+        check_meeting(BONES, changed(terms={"femur": PELVIS}), [])
+    with pytest.raises(IntegrityError) as broken:
+        check_meeting(BONES, other_codes, [BONES.digest])
+    assert broken.value.code == "LABEL_MAP"

@@ -1,10 +1,12 @@
 """The label map: which structure has which code, under which term, in which order; and what differs between two of them."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
 from bedside.core.digest import digest_json
+from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.record import Record
 
 Labels = dict[str, Annotated[int, Field(ge=0, le=65535)]]
@@ -115,6 +117,30 @@ def diff_labels(before: LabelMap, after: LabelMap) -> LabelDiff:
 def compatible(first: LabelMap, second: LabelMap) -> bool:
     """Whether a model trained on one map says the right thing on the other."""
     return first.digest == second.digest or not diff_labels(first, second).breaks
+
+
+def check_meeting(first: LabelMap, second: LabelMap, masks: Iterable[str]) -> None:
+    """Refuse a model or study and a dataset that mean different things by the same numbers.
+
+    Args:
+        first: of the model or study.
+        second: of the dataset.
+        masks: digests of the label maps that the dataset's masks were made with; "" of masks that say none.
+
+    Raises:
+        UsageError: LABEL_MAP: names, order or terms differ (other codes in the source's masks do not matter here).
+        IntegrityError: LABEL_MAP: a mask was made with another map than its dataset says.
+    """
+    changes = [change for change in diff_labels(first, second).changes if change.breaks]
+    if changes:
+        told = ", ".join(f"{change.name} ({change.kind})" for change in changes[:5])
+        raise UsageError(
+            f"The label maps differ: {told}{', ...' if len(changes) > 5 else ''}; use the dataset that belongs to this label map"
+            " (bedside labels lists every difference).",
+            code="LABEL_MAP",
+        )
+    if set(masks) - {"", second.digest}:
+        raise IntegrityError("A mask of the dataset was made with another label map than the dataset's.", code="LABEL_MAP")
 
 
 def from_pairs(labels: object) -> object:

@@ -17,6 +17,7 @@ from bedside.core.digest import canonical_json, digest_bytes, digest_json
 from bedside.core.errors import UsageError, disk_errors
 from bedside.core.evidence import EVIDENCE_FILE, Evidence
 from bedside.core.files import write_atomic
+from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event, Ledger
 from bedside.core.model import Model
 from bedside.core.progress import SILENT, Progress
@@ -47,7 +48,7 @@ def evaluate(
 
     Raises:
         UsageError: there are no cases (NO_CASES), a case has no mask (NO_LABEL), or model and dataset name other structures
-            (STRUCTURES).
+            (STRUCTURES) or mean others by them (LABEL_MAP).
         IntegrityError: the bytes of the model or of the dataset have changed.
         ResourceError: the disk is full; nothing half-written is left.
     """
@@ -111,6 +112,8 @@ def _check(model: Model, cases: CaseSequence) -> None:
             " the same ones in the same order.",
             code="STRUCTURES",
         )
+    masks = (record.volumes["label"].labels for record in cases.records if "label" in record.volumes)
+    check_meeting(model.spec.contract.label_map, cases.dataset.contract.label_map, masks)
     if MEAN in structures:
         raise UsageError(f"A structure is called {MEAN!r}, the name of the mean over structures; rename it.", code="STRUCTURES")
 

@@ -13,6 +13,7 @@ from bedside.core.dataset import Dataset
 from bedside.core.digest import canonical_json, digest_json
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
+from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event
 from bedside.core.model import ModelSpec, put_model
 from bedside.core.progress import SILENT, Progress
@@ -125,6 +126,8 @@ def _examples(config: Config, dataset: Dataset, progress: Progress) -> tuple[lis
         cases = dataset.cases(split)
         if any("label" not in record.volumes for record in cases.records):
             raise InputRejected("A training case has no label; every case of this task needs one.", code="LABEL_MISSING")
+        masks = (record.volumes["label"].labels for record in cases.records)
+        check_meeting(study.contract.label_map, dataset.contract.label_map, masks)
         groups.append(
             prepare_cases(cases, folder, preprocessing=study.preprocess, task=task, progress=progress, count=len(cases))
         )
