@@ -54,16 +54,18 @@ def predict(
 
     Raises:
         UsageError: there is nothing to read, or a result's place is taken by something else (OUTPUT_TAKEN).
-        InputRejected: not one series could be predicted; the first refusal is raised.
+        InputRejected: not one series could be predicted; the refusal of most files is raised.
         IntegrityError: the model's bytes have changed.
         ResourceError: the disk is full; no half-written result is left.
     """
     reading = _read(Path(source))
+    refused = [RefusedSeries(code=one.code, sentence=one.sentence, files=len(one.files)) for one in reading.refused]
+    if not reading.found:
+        raise _nothing(refused)
     from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
     job = _Job(model, open_model(model), Path(to), settings)
     done: list[CaseResult] = []
-    refused = [RefusedSeries(code=one.code, sentence=one.sentence, files=len(one.files)) for one in reading.refused]
     used: set[Path] = set()
     progress.start("predict", float(len(reading.found)))
     for number, (name, found) in enumerate(_named(reading.found), start=1):
@@ -74,11 +76,7 @@ def predict(
             refused.append(RefusedSeries(code=problem.code, sentence=problem.sentence, files=len(set(found.files))))
         progress.advance(float(number), name)
     if not done:
-        first = max(refused, key=lambda one: one.files) if refused else None
-        raise InputRejected(
-            first.sentence if first else "There is no series among the files; give a folder of CT or MR slices.",
-            code=first.code if first else "NO_INPUT",
-        )
+        raise _nothing(refused)
     return PredictResult(
         received=_received(reading),
         predicted_files=len(used),
@@ -86,6 +84,14 @@ def predict(
         refused=tuple(refused),
         duplicates=len(reading.duplicates),
     )
+
+
+def _nothing(refused: Sequence[RefusedSeries]) -> InputRejected:
+    """What is raised when there is nothing to predict: the refusal of most files."""
+    if not refused:
+        return InputRejected("There is no series among the files; give a folder of CT or MR slices.", code="NO_INPUT")
+    worst = max(refused, key=lambda one: one.files)
+    return InputRejected(worst.sentence, code=worst.code)
 
 
 def plan(model: Model, source: str | Path, to: str | Path, *, settings: PredictSettings = DEFAULTS) -> PredictPlan:
