@@ -10,6 +10,8 @@ from bedside.core.custody import verify
 from bedside.core.dataset import Dataset
 from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
+from bedside.core.volume import Volume
+from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.ingest.compare import diff, versions
 from bedside.ingest.pipeline import ingest, plan, summary
 from bedside.ingest.versions import drop, line_of
@@ -246,3 +248,24 @@ def test_a_dataset_of_deidentified_files_names_their_certificate(batch, config):
     assert dataset.manifest.certificate == versions(config.workspace)[0].certificate == digest
     assert dataset.manifest.cases == without.manifest.cases
     assert ingest(config, batch.root) == dataset
+
+
+def test_a_known_patients_new_scan_goes_where_the_patient_is(tmp_path, configure):
+    source = {"images": ".", "labels": None, "identity": "keep"}
+    config = configure(source=source)
+    grid = np.diag([-1.0, -1.5, 2.0, 1.0])
+
+    def write(folder, patient, number):
+        array = np.random.default_rng(number).integers(-900, 900, (6, 5, 4)).astype(np.int16)
+        identity = SeriesIdentity.of(patient, str(number))
+        write_series(tmp_path / folder / str(number), Volume.of(array, grid), identity=identity)
+
+    for number in range(10):
+        write("first", f"p{number}", number)
+    first = ingest(config, tmp_path / "first")
+    for number in range(10):
+        write("second", f"p{number}", 100 + number)
+    version = ingest(config, tmp_path / "second", add=True)
+    assert len(version.manifest.cases) == 20
+    assert version.splits == first.splits
+    assert len(version.cases("test")) == 2 * len(first.cases("test"))
