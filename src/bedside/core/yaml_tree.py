@@ -1,8 +1,8 @@
 """YAML to plain values, with the line of every node: the small grammar that configuration files may use.
 
 Refused, each with its line: tags, anchors and aliases (a 300-byte file can expand to billions of nodes), duplicate keys,
-nesting beyond 32, files above 1 MiB, and NaN. Booleans are `true` and `false` as in YAML 1.2; `on`, `off`, `yes` and `no` are
-strings.
+nesting beyond 32, files above 1 MiB or 20,000 values, and NaN. Booleans are `true` and `false` as in YAML 1.2; `on`, `off`,
+`yes` and `no` are strings.
 """
 
 import math
@@ -16,6 +16,7 @@ from bedside.core.errors import Problem
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_VALUES = 20_000
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*\Z")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\Z")
 
@@ -41,7 +42,7 @@ class Tree:
 def parse(text: str, source: str) -> Tree:
     """Parse a configuration file; never raises for what the file holds: see `Tree.problems`."""
     tree = Tree(source)
-    if len(text.encode()) > MAX_BYTES:
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         tree.problems.append(Problem(source, 0, "", f"the file is larger than {MAX_BYTES} bytes"))
         return tree
     problem = _scan(text, source)
@@ -55,7 +56,7 @@ def parse(text: str, source: str) -> Tree:
 
 def _scan(text: str, source: str) -> Problem | None:
     """Look at the events before any tree is built, so that depth and aliases cannot hurt."""
-    depth = documents = 0
+    depth = documents = values = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line + 1 if event.start_mark else 0
@@ -72,6 +73,11 @@ def _scan(text: str, source: str) -> Problem | None:
                 depth -= 1
             if depth > MAX_DEPTH:
                 return Problem(source, line, "", f"nested deeper than {MAX_DEPTH} levels")
+            values += isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+            if values > MAX_VALUES:
+                return Problem(source, line, "", f"more than {MAX_VALUES} keys and values")
+    except yaml.reader.ReaderError as error:
+        return Problem(source, text.count("\n", 0, error.position) + 1, "", "not YAML: a character that text cannot hold")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         return Problem(source, mark.line + 1 if mark else 0, "", f"not YAML: {getattr(error, 'problem', None) or 'unreadable'}")
@@ -132,6 +138,9 @@ def override(tree: Tree, assignment: str) -> None:
     """Apply one `a.b.c=value` of the command line to the tree; the value is read as YAML."""
     name, equals, text = assignment.partition("=")
     source = f"--set {assignment}"
+    if not assignment.isprintable():
+        tree.problems.append(Problem("--set", 0, "", "expected section.key=value in letters that can be printed"))
+        return
     keys = name.strip().split(".")
     parsed = parse(text, source)
     if not equals or not all(keys) or parsed.problems:
