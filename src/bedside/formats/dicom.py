@@ -14,9 +14,7 @@ from bedside.formats.dicom_series import Damage, Rules, gather, volumes_of
 from bedside.formats.found import Found, Reading
 from bedside.formats.gate import LIMITS, Limits, receive
 
-_DAMAGE = frozenset(
-    {"FILE_EMPTY", "FILE_UNREADABLE", "DCM_TRUNCATED", "DCM_STRUCTURE", "LOST_DIED", "LOST_MEMORY", "LOST_TIME"}
-)
+_DAMAGE = frozenset({"FILE_EMPTY", "FILE_UNREADABLE", "DCM_TRUNCATED", "DCM_STRUCTURE", "LOST_DIED", "LOST_MEMORY", "LOST_TIME"})
 
 _Series = tuple[Path | None, str]
 """What slices are grouped by: the series' name, and their folder where the name was emptied."""
