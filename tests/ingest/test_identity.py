@@ -135,3 +135,9 @@ def test_two_cases_are_never_given_one_name(batch, config, refusals):
     manifest = ingest(config, batch.root).manifest
     assert manifest.rejected == {"CASE_ID": 2}
     assert len({case.id for case in manifest.cases}) == len(manifest.cases) == 5
+
+
+def test_the_key_is_in_no_text_that_shows_an_identity():
+    """Such texts end in logs: of a Dask scheduler, or of a test that fails."""
+    assert "secret" not in repr(HIDE)
+    assert "secret" not in str([HIDE])
