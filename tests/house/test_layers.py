@@ -44,7 +44,7 @@ ONLY_IN = {
         "formats/deidentify",
         "formats/burned_in",
         "formats/face",
-        "formats/identity_phantom",
+        "formats/identity",
         "formats/seg",
     ],
     "pylibjpeg": ["formats/dicom"],
