@@ -51,7 +51,7 @@ def test_what_if_tells_a_program_and_the_real_thing_tells_a_person(study: tuple[
     read = bedside(*what, "--no-seg", cwd=folder)
     assert read.code == 0, read.err
     assert "cortical_bone" in read.out
-    assert "received 40 files: 40 predicted, 0 refused, 0 duplicate" in read.out
+    assert "received 16 files: 16 predicted, 0 refused, 0 duplicate" in read.out
     (case,) = (folder / "results").iterdir()
     assert {path.name for path in case.glob("*.obj")} == {"cortical_bone.obj", "cancellous_bone.obj"}
     assert not (case / "segmentation.dcm").exists()

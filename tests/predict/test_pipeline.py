@@ -14,7 +14,6 @@ from bedside.core.digest import digest_file
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.model import Model
 from bedside.core.workspace import Workspace
-from bedside.data.phantom import patient
 from bedside.data.surface import SurfaceSettings
 from bedside.formats.dicom import read_folder
 from bedside.formats.nifti import read_nifti, write_nifti
@@ -22,7 +21,7 @@ from bedside.formats.seg import read_seg
 from bedside.predict.pipeline import RESULT, plan, predict
 from bedside.predict.records import NOTES, PredictResult, PredictSettings
 
-from .conftest import CANCELLOUS_HU, CORTICAL_HU, store_threshold
+from .conftest import CANCELLOUS_HU, CORTICAL_HU, crop, store_threshold
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def done(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
 
 def test_received_is_predicted_plus_refused_plus_duplicate(done: tuple) -> None:
     _, result, _ = done
-    assert result.received == 2 * 40 + 2
+    assert result.received == 2 * 16 + 2
     assert result.predicted_files + sum(one.files for one in result.refused) + result.duplicates == result.received
     assert len(result.cases) == 2
     assert result.duplicates == 1
@@ -141,8 +140,8 @@ def test_a_folder_that_is_no_earlier_result_is_left_alone(model: Model, scans: P
 
 
 def test_a_nifti_file_gets_everything_but_a_segmentation_and_says_why(model: Model, tmp_path: Path) -> None:
-    found = patient(0, 11)
-    write_nifti(tmp_path / "scan.nii.gz", found.image.array[0], found.image.affine)
+    image = crop(0)
+    write_nifti(tmp_path / "scan.nii.gz", image.array[0], image.affine)
     (case,) = predict(model, tmp_path / "scan.nii.gz", tmp_path / "to").cases
     assert case.notes == ("NO_SERIES",)
     assert case.seg_uid == ""

@@ -12,9 +12,9 @@ from scipy.ndimage import median_filter
 
 from bedside.data.surface import Surface
 
-PIXELS = 400
-_MOST_SAMPLES = 3_000_000
-_PER_PIXEL = 6
+PIXELS = 360
+_MOST_SAMPLES = 1_500_000
+_PER_PIXEL = 3
 _VIEWS = (
     ("from the front", "R", "L", np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])),
     ("from the left", "A", "P", np.array([[0, -1.0, 0], [0, 0, 1], [-1, 0, 0]])),
