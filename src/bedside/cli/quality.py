@@ -12,7 +12,7 @@ from bedside.cli.options import DatasetName, Folder, Json, Overrides, StudyPath,
 from bedside.core.errors import GateRefused
 
 if TYPE_CHECKING:
-    from bedside.ingest.quality import QualityReport
+    from bedside.ingest.quality import Outlier, QualityReport
 
 _SHOWN = 12
 
@@ -68,10 +68,13 @@ def _show(report: "QualityReport") -> None:
         known = ", ".join(f"{row.value} {'<' + str(report.min_count) if row.suppressed else row.cases}" for row in rows[:6])
         console.print(f"{name.replace('_', ' ')}: {known}{', ...' if len(rows) > 6 else ''}", markup=False)
     if report.outliers:
-        table = Table(title=f"outliers, farthest first ({len(report.outliers)} in all)")
+        worst: dict[str, Outlier] = {}
+        for one in report.outliers:
+            worst.setdefault(one.case, one)
+        table = Table(title=f"outliers, farthest first ({len(worst)} cases; the worst number of each)")
         for name in ("case", "number", "value", "median", "z"):
             table.add_column(name)
-        for one in report.outliers[:_SHOWN]:
+        for one in list(worst.values())[:_SHOWN]:
             table.add_row(one.case, one.number.replace("_", " "), f"{one.value:.4g}", f"{one.median:.4g}", f"{one.z:g}")
         console.print(table)
     else:

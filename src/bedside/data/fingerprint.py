@@ -25,11 +25,12 @@ SIDE = 32
 _COARSE = 8
 _CUTS = (0.0, 0.1, 0.2)
 _FLIPS: tuple[Flips, ...] = tuple((i, j, k) for i, j, k in product((False, True), repeat=3))
-_CANDIDATES = 5
-_COARSE_LEAST = 0.6
-_STEPS = (8, 3)
+_CANDIDATES = 4
+_COARSE_LEAST = 0.75
+_STEPS = (6, 2)
+_STEP_LEAST = 2e-3
 _STEP_MOST = 0.06
-_PROMISING = 0.5
+_PROMISING = 0.65
 _FINE_BLUR, _DETAIL_BLUR, _DETAIL_FLOOR = 0.7, 2.0, 0.05
 _TEXTURE_BLURS, _TEXTURE_FLOOR = (0.5, 1.5), 3e-3
 _LEAST_OVERLAP = 0.4
@@ -210,9 +211,10 @@ def _descended(moving: Grid, fixed: Grid, edges: NDArray[np.float64], steps: int
             break
         edges = edges + np.clip(step, -_STEP_MOST, _STEP_MOST)
         score = _likeness(moving, fixed, edges)
-        if score > best:
+        gained = score - best
+        if gained > 0:
             best, kept = score, edges
-        if np.abs(step).max() < 1e-3:
+        if gained < _STEP_LEAST:
             break
     return best, kept
 
@@ -252,8 +254,8 @@ def _step(moving: Grid, fixed: Grid, edges: NDArray[np.float64]) -> NDArray[np.f
         along = ((np.arange(side) + 0.5) / side).reshape([-1 if a == axis else 1 for a in range(3)])
         width = float(edges[axis, 1] - edges[axis, 0])
         columns += [slope * (1 - along) * side / width, slope * along * side / width]
-    table = np.stack([column[inside].ravel() for column in columns], axis=1).astype(np.float64)
-    normal = table.T @ table
+    table = np.stack([column[inside].ravel() for column in columns], axis=1, dtype=np.float32)
+    normal = np.asarray(table.T @ table, dtype=np.float64)
     found = np.linalg.solve(normal + 1e-6 * np.trace(normal) / len(normal) * np.eye(len(normal)), table.T @ fixed[inside].ravel())
     gain = found[1] if abs(found[1]) > 0.1 else 0.1
     return np.asarray(found[2:].reshape(3, 2) / gain, dtype=np.float64)

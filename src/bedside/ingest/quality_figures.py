@@ -51,7 +51,7 @@ def thumbnail(image: Volume, label: Volume | None) -> bytes:
 def histograms(measured: Sequence[CaseQuality]) -> bytes:
     """Draw the intensities of every case (at most 200, evenly chosen) as one faint line, and three percentiles of all; PNG."""
     chosen = [measured[round(place)] for place in np.linspace(0, len(measured) - 1, min(len(measured), _MOST_LINES))]
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5, "text.parse_math": False}):
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5}):
         figure = Figure(figsize=(9.7, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         faint = min(0.9, max(0.15, 8 / max(1, len(chosen))))
@@ -61,14 +61,14 @@ def histograms(measured: Sequence[CaseQuality]) -> bytes:
         widest = max((abs(edge) for case in chosen for edge in case.edges), default=1.0)
         narrow = np.median([case.edges[1] - case.edges[0] for case in chosen])
         if widest > 50 * narrow:
-            left.set_xscale("symlog", linthresh=max(float(narrow), 1e-6))
+            left.set_xscale("symlog", linthresh=max(10 * float(narrow), 1e-6))
         left.set(title="Intensity histograms", xlabel="value", ylabel="share of voxels")
         places = np.arange(len(measured))
         for name, colour in (("p01", "#56B4E9"), ("p50", "#0072B2"), ("p99", "#D55E00")):
             values = [case.numbers[name] for case in measured]
             right.scatter(places, values, s=5, color=colour, label=name, linewidths=0)
         if widest > 50 * narrow:
-            right.set_yscale("symlog", linthresh=max(float(narrow), 1e-6))
+            right.set_yscale("symlog", linthresh=max(10 * float(narrow), 1e-6))
         right.set(title="1st, 50th and 99th percentile of each case", xlabel="case, in the order of the manifest")
         right.legend(frameon=False, fontsize=7.5)
         for panel in (left, right):
