@@ -270,3 +270,36 @@ def test_61_labels_of_a_real_series_come_back_voxel_by_voxel(tmp_path: Path, dat
     write_seg(tmp_path / "seg.dcm", mask, found, structures=names, maker=MAKER)
     order = {0: 0, **{number: at for at, number in enumerate(sorted(names), start=1)}}
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), np.vectorize(order.get)(mask))
+
+
+MAKERS = ("failing", "ge", "generic", "hitachi", "hyperfine", "philips", "philips_enhanced", "siemens", "siemens_multiframe")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("maker", MAKERS)
+def test_real_series_of_every_maker_enhanced_and_tilted_too_give_their_masks_back(
+    tmp_path: Path, data_root: Path, maker: str
+) -> None:
+    series_found = read_folder(data_root / "dicom_conversion_dev" / maker).found
+    assert series_found
+    for found in series_found[:2]:
+        shape = found.volume.shape[1:]
+        mask = a_mask(shape)
+        if found.frame is not None:  # what the scanner's planes do not reach cannot come back
+            mask = from_frame(into_frame(mask, found.volume.affine, found.frame), found.volume.affine, found.frame, shape)
+        write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+        np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+def test_a_series_without_a_frame_of_reference_or_a_slice_thickness_is_segmented_all_the_same(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    for path in found.files:
+        data = dcmread(path)
+        data.FrameOfReferenceUID = ""
+        data.SpecificCharacterSet = "ISO 2022 IR 100"
+        del data.SliceThickness, data.AccessionNumber
+        data.save_as(path)
+    mask = a_mask(found.volume.shape[1:])
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+    assert dcmread(tmp_path / "seg.dcm").FrameOfReferenceUID.startswith("2.25.")

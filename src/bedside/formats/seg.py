@@ -199,7 +199,8 @@ def _sources(found: Found, frame: Frame) -> tuple[list[Dataset], list[tuple[int,
         with guarded("SEG_SOURCE", "The header of a slice cannot be read again; fetch the series again."):
             header = dcmread(BytesIO(data), stop_before_pixels=True)
             positions = _positions(header)
-        _complete(header)
+        _complete(header, found.source)
+        _complete_geometry(header, frame)
         slices = [_slice_of(position, inverse, frame.shape[2]) for position in positions]
         new = [(number, k) for number, k in enumerate(slices) if k is not None and k not in taken]
         if new:
@@ -211,14 +212,38 @@ def _sources(found: Found, frame: Frame) -> tuple[list[Dataset], list[tuple[int,
     return headers, places
 
 
-def _complete(header: Dataset) -> None:
-    """Add what every image has and de-identified ones may lack: empty elements, class and name from the file's own meta."""
+def _complete(header: Dataset, source: str) -> None:
+    """Add what every image has and de-identified ones may lack: empty elements, class and name from the file's own meta.
+
+    Where study, series or frame of reference have no UID, one that follows from the received bytes says that these slices belong
+    together, and no more.
+    """
     for name in _TYPE_2:
         if name not in header:
             setattr(header, name, "")
     for name in ("SOPClassUID", "SOPInstanceUID"):
         if not header.get(name):
             setattr(header, name, header.file_meta[f"MediaStorage{name}"].value)
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        if not header.get(name):
+            setattr(header, name, uid_of(name, source))
+
+
+def _complete_geometry(header: Dataset, frame: Frame) -> None:
+    """Add, for the library, what the reader has already proved of spacing and direction and the header says elsewhere or not."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        if not header.get("SliceThickness"):
+            header.SliceThickness = _measures(header, frame)[0].SliceThickness
+        return
+    if not header.get("SharedFunctionalGroupsSequence"):
+        header.SharedFunctionalGroupsSequence = [Dataset()]
+    shared = header.SharedFunctionalGroupsSequence[0]
+    if not shared.get("PixelMeasuresSequence"):
+        shared.PixelMeasuresSequence = _measures(header, frame)
+    if not shared.get("PlaneOrientationSequence"):
+        cosines = frame.affine[:3, :2] / np.linalg.norm(frame.affine[:3, :2], axis=0)
+        lps = (cosines * _LPS_FROM_RAS[:, None]).T.ravel()
+        shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", lps.tolist())
 
 
 def _positions(header: Dataset) -> list[Sequence[float]]:
@@ -289,6 +314,7 @@ def _made(
         content_description=f"label map {maker.labels[:12]}" if maker.labels else None,
         plane_positions=_plane_positions(sources, places, frame),
         pixel_measures=_measures(first, frame),
+        specific_character_set="ISO_IR 192",
         content_date=date,
         content_time=time,
     )
