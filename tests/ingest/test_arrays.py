@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bedside.ingest.arrays import content_name, stored_form, write_array
+from bedside.ingest.arrays import content_name, store_array, stored_form
 
 DTYPES = st.sampled_from(["<i2", ">i2", "u1", "<f4", ">f4", "<f8", "<u2"])
 ARRAYS = DTYPES.flatmap(
@@ -22,8 +22,8 @@ def test_a_written_array_reads_back_and_is_named_by_its_bytes(tmp_path_factory, 
     folder = tmp_path_factory.mktemp("arrays")
     form = stored_form(np.transpose(array, order))
     name = content_name(form)
-    write_array(folder, name, form)
-    write_array(folder, name, form)
+    assert store_array(folder, form) == store_array(folder, form) == name
+    assert [path.name for path in folder.iterdir()] == [name]
     assert hashlib.sha256((folder / name).read_bytes()).hexdigest() + ".npy" == name
     again = np.load(folder / name, mmap_mode="r", allow_pickle=False)
     assert np.array_equal(again, np.transpose(array, order))
@@ -37,3 +37,13 @@ def test_byte_order_and_memory_order_do_not_change_the_name():
     }
     assert len(names) == 1
     assert content_name(stored_form(array.astype("<i4"))) not in names
+
+
+@given(ARRAYS)
+def test_a_stack_of_slices_is_stored_without_a_copy_and_reads_back_in_the_same_order(tmp_path_factory, array):
+    stack = np.asfortranarray(array.astype(array.dtype.newbyteorder("<")))
+    assert np.shares_memory(stored_form(stack), stack) or not stack.size
+    folder = tmp_path_factory.mktemp("arrays")
+    again = np.load(folder / store_array(folder, stack), allow_pickle=False)
+    assert again.flags.f_contiguous
+    assert np.array_equal(again, stack)

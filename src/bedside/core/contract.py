@@ -121,10 +121,10 @@ class Contract(Record):
             found = " x ".join(f"{spacing:.4g}" for spacing in image.spacing_mm)
             raise InputRejected(f"The spacing is {found} mm; the contract allows {low:g} to {high:g} mm.", code="SPACING")
         array = image.array
-        if not np.isfinite(array).all():
+        smallest, largest = float(array.min()), float(array.max())
+        if not (np.isfinite(smallest) and np.isfinite(largest)):
             bad = int(np.size(array) - np.isfinite(array).sum())
             raise InputRejected(f"{bad} voxels are NaN or infinite; every voxel must be a finite number.", code="NOT_FINITE")
-        smallest, largest = float(array.min()), float(array.max())
         if smallest == largest:
             raise InputRejected("Every voxel has the same value; there is no image to learn from.", code="CONSTANT")
         if self.value_range is not None and not (self.value_range[0] <= smallest and largest <= self.value_range[1]):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal, overload
 
@@ -15,13 +16,14 @@ from bedside.core.contract import Contract
 from bedside.core.digest import digest_bytes, digest_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.record import Record
+from bedside.core.sealing import is_sealed, unsealed
 from bedside.core.volume import Array, Volume
 from bedside.core.workspace import Workspace, read_json
 
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 FORMAT = 2
 MANIFEST = "manifest.json"
-_CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.npy\Z")
+_CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.npy(?:\.sealed)?\Z")
 ACQUISITION = (
     "body_part",
     "manufacturer",
@@ -301,15 +303,27 @@ def _proved(data: bytes, manifest: Manifest) -> str:
 
 
 def stored_volume(folder: Path, record: VolumeRecord) -> Volume:
-    """Open a stored volume lazily, as a read-only memory map."""
+    """Open a stored volume lazily: as a read-only memory map, or decrypted into memory where it is sealed."""
     name = record.file
     if Path(name).name != name:
         raise IntegrityError("A dataset's manifest names a file outside its folder.", code="NOT_A_DATASET")
 
     def load() -> Array:
+        if is_sealed(name):
+            return _array(unsealed(folder / name))
         return np.asarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
 
     return Volume(np.asarray(record.affine), record.shape, load)
+
+
+def _array(data: bytearray) -> Array:
+    """The array of an `.npy` file in memory, without another copy."""
+    stream = BytesIO(data[:256])  # every header written here ends before
+    np.lib.format.read_magic(stream)
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    flat.setflags(write=False)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
 def check_splits(splits: Splits, patients: set[str]) -> None:

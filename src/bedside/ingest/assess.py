@@ -102,11 +102,13 @@ class Work:
         executor: runs it.
         folder: takes the arrays; None when nothing is to be written.
         taken: what was accepted before; grows.
+        seal: encrypt the arrays.
     """
 
     executor: Executor
     folder: Path | None
     taken: Taken = field(default_factory=Taken)
+    seal: bool = False
 
 
 def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, progress: Progress = SILENT) -> Iterator[Outcome]:
@@ -137,7 +139,7 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
         else:
             jobs.append(pair)
     progress.start("reading cases", len(jobs))
-    function = partial(convert, Conversion(rules.contract, work.folder))
+    function = partial(convert, Conversion(rules.contract, work.folder, work.seal))
     for number, (pair, answer) in enumerate(zip(jobs, work.executor.map(function, jobs), strict=True), start=1):
         yield from _settled(pair, answer, rules, work.taken)
         progress.advance(number)

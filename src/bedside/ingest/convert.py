@@ -10,7 +10,7 @@ from bedside.core.dataset import FrameRecord, VolumeRecord
 from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.volume import Affine, Array, Frame, Reorientation, Volume, farthest_corner_mm
 from bedside.formats.found import Found, Refused
-from bedside.ingest.arrays import content_name, stored_form, write_array
+from bedside.ingest.arrays import content_name, store_array, stored_form
 from bedside.ingest.pairing import Pair
 
 
@@ -21,10 +21,12 @@ class Conversion:
     Attributes:
         contract: what they are checked against.
         folder: where arrays are written, under the names of their content; None: nowhere.
+        seal: encrypt them.
     """
 
     contract: Contract
     folder: Path | None
+    seal: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ def convert(conversion: Conversion, pair: Pair) -> Converted | tuple[Refused, ..
             labels = contract.label_map_digest
     except (InputRejected, IntegrityError) as error:
         return _refusals(pair.files, error.code, error.sentence)
-    record = _stored(image.array, image.affine, pair.image, conversion.folder)
+    record = _stored(image.array, image.affine, pair.image, conversion)
     if label is None or mask is None:
         return Converted(record, None, notes)
     snapped = snap_note(apart_mm)
-    stored = _stored(label, image.affine, mask, conversion.folder, labels=labels)
+    stored = _stored(label, image.affine, mask, conversion, labels=labels)
     return Converted(record, stored, notes if snapped is None else (*notes, snapped), apart_mm)
 
 
@@ -126,12 +128,11 @@ def _undone(back: Reorientation, image: Volume, upright: Affine) -> Affine:
     return np.asarray(upright @ np.linalg.inv(turn))
 
 
-def _stored(array: Array, affine: Affine, found: Found, folder: Path | None, *, labels: str = "") -> VolumeRecord:
+def _stored(array: Array, affine: Affine, found: Found, conversion: Conversion, *, labels: str = "") -> VolumeRecord:
     """Write an array in stored form and describe it."""
     form = stored_form(array)
-    name = content_name(form)
-    if folder is not None:
-        write_array(folder, name, form)
+    folder = conversion.folder
+    name = content_name(form) if folder is None else store_array(folder, form, seal=conversion.seal)
     i, j, k, n = form.shape
     return VolumeRecord(
         file=name,

@@ -140,7 +140,7 @@ def deidentify(
     work = _Work(identity, options, target)
     with alone(workspace):
         records = Records(workspace)
-        quarantine = Quarantine(workspace.quarantine)
+        quarantine = Quarantine(workspace.quarantine, seal=config.site.encrypt)
         quarantine.tidy()
         tally = _Tally()
         for path, answer in _answers(paths, work, executor or InlineExecutor(), progress):

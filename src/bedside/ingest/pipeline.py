@@ -16,6 +16,7 @@ from bedside.core.identity import Identity
 from bedside.core.ports import Executor
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
+from bedside.core.sealing import cipher
 from bedside.formats.found import Refused
 from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, Taken, Work, outcomes
 from bedside.ingest.certified import certificate_of
@@ -139,10 +140,10 @@ def _stored(
     """Assess what was seen, put the arrays into the store, and write down what became of every file."""
     workspace = batch.config.workspace
     certificate = batch.certificate(digests, records)
-    quarantine = Quarantine(workspace.quarantine)
+    quarantine = Quarantine(workspace.quarantine, seal=batch.config.site.encrypt)
     quarantine.tidy()
     with workspace.staging() as folder:
-        work = Work(workers, folder, _taken(batch))
+        work = Work(workers, folder, _taken(batch), batch.config.site.encrypt)
         settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
         refused = tuple(one for one in settled if isinstance(one, Refused))
         records.refused(*quarantine.admit_all(refused))
@@ -166,7 +167,7 @@ def _tidied(folder: Path, manifest: Manifest) -> dict[str, str]:
     for path in folder.iterdir():
         if path.name not in own:
             path.unlink()
-    return {name: name.removesuffix(".npy") for name in own}
+    return {name: name.partition(".")[0] for name in own}
 
 
 def plan(
@@ -220,6 +221,8 @@ def summary(dataset: Dataset) -> Ingested:
 
 def _batch(config: Config, source: Path, *, add: bool) -> _Batch:
     study = config.study
+    if config.site.encrypt:
+        cipher()  # a missing key is said before anything is read
     discovery = discover(source, study.source)
     table = clinical_table(source, study)
     clinical = "" if study.source.clinical is None else digest_file(source / study.source.clinical)

@@ -7,15 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from bedside.core.digest import canonical_json, digest_json
-from bedside.core.errors import disk_errors
+from bedside.core.errors import IntegrityError, disk_errors
 from bedside.core.files import sync_files, sync_folder
 from bedside.core.record import Record
+from bedside.core.sealing import SUFFIX, cipher, unsealed
 from bedside.formats.found import Refused
 from bedside.ingest.discover import is_plain
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 _CHUNK_BYTES = 1 << 20
 _UNFINISHED = ".receiving-"
@@ -44,9 +50,15 @@ def received_digest(files: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """The quarantine folder of a study; made with the first refusal."""
+    """The quarantine folder of a study; made with the first refusal.
+
+    Attributes:
+        folder: holds the index, and the received bytes under their digests.
+        seal: encrypt the bytes; the index holds nothing that needs it.
+    """
 
     folder: Path
+    seal: bool = False
 
     @property
     def index(self) -> Path:
@@ -57,6 +69,21 @@ class Quarantine:
         """Every refusal that was written down, oldest first; a line that a crash cut short is left out."""
         lines = self.index.read_bytes().split(b"\n")[:-1] if self.index.exists() else []
         return tuple(refusal for refusal in map(_parsed, lines) if refusal is not None)
+
+    def read(self, digest: str) -> bytes:
+        """Return received bytes that were refused, for a person who is to look at them.
+
+        Raises:
+            IntegrityError: they are not here, or not those that were received.
+        """
+        sealed = self.folder / f"{digest}{SUFFIX}"
+        plain = self.folder / digest
+        if not (sealed.is_file() or plain.is_file()):
+            raise IntegrityError("The refused bytes of that digest are not in quarantine.", code="MISSING")
+        data = bytes(unsealed(sealed)) if sealed.is_file() else plain.read_bytes()
+        if sha256(data).hexdigest() != digest:
+            raise IntegrityError("Refused bytes in quarantine have changed since they were received.", code="CHANGED")
+        return data
 
     def tidy(self) -> None:
         """Remove copies that a kill left unfinished; call it only while no other process receives."""
@@ -78,7 +105,7 @@ class Quarantine:
         with disk_errors("putting refused files into quarantine"):
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = [tuple(self._keep(path) for path in one.files) for one in refused]
-            sync_files({self.folder / name for names in kept for name in names})
+            sync_files({self.folder / f"{name}{SUFFIX if self.seal else ''}" for names in kept for name in names})
             sync_folder(self.folder)
         refusals = tuple(
             Refusal(received=received_digest(digests), code=one.code, sentence=one.sentence, files=digests)
@@ -94,14 +121,20 @@ class Quarantine:
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                for chunk in _chunks(path):
-                    total.update(chunk)
-                    stream.write(chunk)
+                for piece in self._outer(_counted(_chunks(path), total)):
+                    stream.write(piece)
             temporary.chmod(stat.S_IRUSR | stat.S_IRGRP)
-            temporary.replace(self.folder / total.hexdigest())
+            plain = self.folder / total.hexdigest()
+            temporary.replace(plain.with_name(f"{plain.name}{SUFFIX}") if self.seal else plain)
+            if self.seal:
+                plain.unlink(missing_ok=True)  # of an ingest before encryption was switched on
         finally:
             temporary.unlink(missing_ok=True)
         return total.hexdigest()
+
+    def _outer(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """What is written: the bytes, or their sealed form with a salt of its own, since they are read only once."""
+        return cipher().seal(chunks, content=token_hex(32)) if self.seal else chunks
 
     def _note(self, lines: Sequence[bytes]) -> None:
         """Append the lines that are not there already."""
@@ -121,6 +154,12 @@ class Quarantine:
             except OSError:
                 os.truncate(self.index, len(whole))
                 raise
+
+
+def _counted(chunks: Iterator[bytes], total: "Hash") -> Iterator[bytes]:
+    for chunk in chunks:
+        total.update(chunk)
+        yield chunk
 
 
 def _parsed(line: bytes) -> Refusal | None:
