@@ -83,11 +83,10 @@ def segments(kind: Kind) -> str:
     """Write and read 25 segments of 512 x 512 x 100."""
     shape = (512, 512, 100)
     mask = np.zeros(shape, dtype=np.uint8)
-    place = np.indices(shape, dtype=np.float32)
+    i, j, k = np.ogrid[: shape[0], : shape[1], : shape[2]]
     for number in range(25):
-        centre = np.array([55 + 100 * (number // 5), 55 + 100 * (number % 5), 50])
-        reach = np.array([46, 46, 48])
-        mask[(((place - centre[:, None, None, None]) / reach[:, None, None, None]) ** 2).sum(axis=0) < 1] = number + 1
+        row, column = 55 + 100 * (number // 5), 55 + 100 * (number % 5)
+        mask[((i - row) / 46) ** 2 + ((j - column) / 46) ** 2 + ((k - 50) / 48) ** 2 < 1] = number + 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         image = Volume.of(np.zeros(shape, dtype=np.int16), np.diag([-0.8, -0.8, 1.5, 1.0]))
