@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
 
 from bedside.core.errors import InputRejected
 from bedside.formats.dicom_codestream import check_frame, join_fragments, jpeg_precision
@@ -215,6 +214,8 @@ def _decoded_frame(stream: bytes, picture: Picture) -> tuple[NDArray[np.generic]
         bits = picture.allocated, jpeg_precision(stream, picture.syntax)
         plane = decode_jpeg(stream, picture.syntax, rows=picture.rows, columns=picture.columns, bits=bits)
         return plane, picture.photometric
+    from pydicom.pixels import get_decoder
+
     plane, facts = get_decoder(picture.syntax).as_array(
         _ITEM + struct.pack("<I", 0) + _ITEM + struct.pack("<I", len(stream)) + stream,
         raw=True,

@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
 
+from bedside.core.errors import InputRejected
 from bedside.formats.dicom_codestream import join_fragments, jpeg_precision
 from bedside.formats.dicom_gdcm import decode_jpeg
 from bedside.formats.dicom_header import Facts
@@ -14,6 +14,7 @@ from bedside.formats.gate import guarded
 
 Plane = NDArray[np.integer] | NDArray[np.floating]
 Stored = NDArray[np.integer]
+_FAILED = "A frame cannot be decoded; fetch the series again."
 
 
 def decode(value: bytes | memoryview, facts: Facts) -> tuple[Stored, NDArray[np.bool_] | None]:
@@ -29,10 +30,16 @@ def decode(value: bytes | memoryview, facts: Facts) -> tuple[Stored, NDArray[np.
     Raises:
         InputRejected: DCM_DECODE.
     """
-    with guarded("DCM_DECODE", "A frame cannot be decoded; fetch the series again."):
-        plane = _native(value, facts) if facts.syntax in NATIVE else _compressed(bytes(value), facts)
-        if plane.shape != (facts.rows, facts.columns):
-            raise ValueError
+    if facts.syntax in NATIVE:
+        try:
+            plane = _native(value, facts)
+        except ValueError:
+            raise InputRejected(_FAILED, code="DCM_DECODE") from None
+    else:
+        with guarded("DCM_DECODE", _FAILED):
+            plane = _compressed(bytes(value), facts)
+            if plane.shape != (facts.rows, facts.columns):
+                raise ValueError
     padding = None
     if facts.padding is not None:
         inside = (plane >= facts.padding[0]) & (plane <= facts.padding[1])
@@ -58,6 +65,8 @@ def _compressed(value: bytes, facts: Facts) -> Stored:
         bits = facts.bits_allocated, jpeg_precision(stream, facts.syntax)
         plane = decode_jpeg(stream, facts.syntax, rows=facts.rows, columns=facts.columns, bits=bits)
         return _signed(plane, bits[1]) if facts.signed else plane
+    from pydicom.pixels import get_decoder
+
     content = struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, len(stream)) + stream
     plane, _ = get_decoder(facts.syntax).as_array(
         content,

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 
-from pydicom.uid import AllTransferSyntaxes
+import numpy as np
 
 from bedside.core.errors import InputRejected
 
@@ -17,7 +16,6 @@ JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
-_KEYWORDS = {str(uid): uid.keyword for uid in AllTransferSyntaxes}
 
 
 @dataclass(frozen=True)
@@ -57,23 +55,33 @@ def check_syntax(syntax: str) -> None:
     """
     if syntax in NATIVE:
         return
-    name = _KEYWORDS.get(syntax, "an unknown transfer syntax")
     decoder = DECODERS.get(syntax)
     if decoder is None:
         raise InputRejected(
-            f"The pixels are stored as {name}, for which there is no decoder here; decompress them.", code="DCM_SYNTAX"
+            f"The pixels are stored as {_keyword(syntax)}, for which there is no decoder here; decompress them.",
+            code="DCM_SYNTAX",
         )
     if find_spec(decoder.module) is None:
         raise InputRejected(
-            f"The pixels are stored as {name}, and its decoder is not installed; install {decoder.package}.", code="DCM_SYNTAX"
+            f"The pixels are stored as {_keyword(syntax)}, and its decoder is not installed; install {decoder.package}.",
+            code="DCM_SYNTAX",
         )
+
+
+def _keyword(syntax: str) -> str:
+    """What the standard calls a transfer syntax (PS3.6 table A-1)."""
+    from pydicom.uid import AllTransferSyntaxes
+
+    return next((uid.keyword for uid in AllTransferSyntaxes if uid == syntax), "an unknown transfer syntax")
 
 
 @lru_cache(maxsize=32)
 def decoder_of(syntax: str) -> str:
     """Which library turns the bytes of a transfer syntax into numbers, with its version."""
     if syntax in NATIVE:
-        return f"numpy {version('numpy')}"
+        return f"numpy {np.__version__}"
+    from importlib.metadata import version
+
     package = DECODERS[syntax].package
     if package == "python-gdcm":
         return f"{package} {version(package)}"

@@ -7,14 +7,14 @@ import struct
 import unicodedata
 from functools import lru_cache
 
-from pydicom.charset import convert_encodings, decode_bytes
-
 from bedside.core.errors import InputRejected
 from bedside.formats.dicom_elements import Elements
 from bedside.formats.gate import guarded
 
 _CHARACTER_SET = 0x00080005
 _ESCAPE = 0x1B
+_PLAIN_SETS = {"": "utf-8", "ISO_IR 192": "utf-8", "ISO_IR 100": "latin-1"}
+"""SpecificCharacterSet to Python's codec (PS3.3 table C.12-2), for the commonest."""
 _DECIMAL_BYTES = frozenset(b"0123456789+-.eE\\ \0")
 _FLOATS = {"FD": "d", "FL": "f"}
 _WORD_LENGTH = 64
@@ -34,13 +34,24 @@ def name(elements: Elements, tag: int) -> str:
     raw = elements.raw(tag).strip(b"\0 ")
     if raw.isascii() and _ESCAPE not in raw:
         return raw.decode("ascii")
-    sets = text(elements, _CHARACTER_SET)
     try:
-        with guarded("DCM_CHARSET", "A text cannot be decoded."):
-            decoded = decode_bytes(raw, _encodings(sets), {"\r", "\n", "\t", "\f"})
+        decoded = _decoded(raw, text(elements, _CHARACTER_SET))
     except InputRejected:
         decoded = text(elements, tag)
     return unicodedata.normalize("NFC", decoded).strip(" \0")
+
+
+def _decoded(raw: bytes, sets: str) -> str:
+    """The text; pydicom knows the character sets that few files have, and takes long to import."""
+    if sets in _PLAIN_SETS and _ESCAPE not in raw:
+        try:
+            return raw.decode(_PLAIN_SETS[sets])
+        except UnicodeDecodeError:
+            pass
+    from pydicom.charset import decode_bytes
+
+    with guarded("DCM_CHARSET", "A text cannot be decoded."):
+        return str(decode_bytes(raw, _encodings(sets), {"\r", "\n", "\t", "\f"}))
 
 
 @lru_cache(maxsize=64)
@@ -48,6 +59,8 @@ def _encodings(sets: str) -> list[str]:
     """Python's codecs of a SpecificCharacterSet; where none is named, the bytes speak for themselves."""
     if not sets:
         return ["utf8"]
+    from pydicom.charset import convert_encodings
+
     return list(convert_encodings([part.strip() for part in sets.split("\\")]))
 
 

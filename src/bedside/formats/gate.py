@@ -6,13 +6,12 @@ What the libraries behind it raise, warn and log is mapped and silenced here, in
 import logging
 import stat
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected, IntegrityError
@@ -56,10 +55,11 @@ FOREIGN_ERRORS = (
     EOFError,
     RuntimeError,
     OSError,
-    BytesLengthException,
-    InvalidDicomError,
 )
-"""What pydicom, nibabel and their decoders were seen to raise on hostile bytes (subclasses of theirs included)."""
+"""What pydicom, nibabel and their decoders were seen to raise on hostile bytes (subclasses of theirs included).
+
+pydicom's `InvalidDicomError`, which is none of them, is added when pydicom is at work.
+"""
 
 
 _LIBRARIES = frozenset({"nibabel", "openjpeg", "pydicom", "pylibjpeg"})
@@ -91,11 +91,17 @@ def guarded(code: str, sentence: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except FOREIGN_ERRORS:
+    except _foreign_errors():
         raise InputRejected(sentence, code=code) from None
     finally:
         for logger in loggers:
             logger.removeFilter(silence)
+
+
+def _foreign_errors() -> tuple[type[BaseException], ...]:
+    """`FOREIGN_ERRORS`, and pydicom's own error that has no other parent; it is not imported where nothing of it is used."""
+    library = sys.modules.get("pydicom.errors")
+    return FOREIGN_ERRORS if library is None else (*FOREIGN_ERRORS, library.InvalidDicomError)
 
 
 def receive(path: Path, *, limits: Limits = LIMITS) -> bytes:

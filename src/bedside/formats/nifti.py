@@ -9,9 +9,7 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from numpy.typing import NDArray
 
 from bedside.core.contract import CORNER_TOLERANCE_MM
@@ -84,6 +82,8 @@ def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
         InputRejected: NII_NOT_NIFTI, NII_DIM, NII_DATATYPE, NII_TRUNCATED, NII_LENGTH, NII_INFLATE_LIMIT, NII_AFFINE, NII_SCALE,
             NII_UNITS, or what `gate.receive` raises.
     """
+    import nibabel
+
     data = receive(path, limits=limits)
     header = _parse(_first_bytes(data, limits))
     _check(header, limits)
@@ -113,6 +113,8 @@ def write_nifti(path: Path, array_ijk: Array, affine: Affine) -> None:
     Raises:
         ResourceError: the disk is full; an older file of that name is intact.
     """
+    import nibabel
+
     image = nibabel.Nifti1Image(array_ijk, affine, dtype=array_ijk.dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
@@ -248,6 +250,8 @@ def _affine(header: _Header) -> tuple[Affine, str]:
     """
     if header.qform_code < 0 or header.sform_code < 0 or not (header.qform_code or header.sform_code):
         raise InputRejected("The header codes neither an sform nor a qform, so the file has no geometry.", code="NII_AFFINE")
+    import nibabel
+
     parsed = nibabel.Nifti2Header if len(header.raw) == 540 else nibabel.Nifti1Header
     fault = "The header's geometry is not finite or singular; write a valid sform or qform."
     named: dict[str, Affine] = {}
@@ -292,6 +296,9 @@ def _load(path: Path, source: str, header: _Header, limits: Limits) -> Array:
     """Read the voxels, (1, I, J, K): stored numbers in native byte order, or float32 where the header scales them."""
     data = receive_again(path, source, limits=limits)
     whole = inflate(data, window_bits=31, code="NII", limits=limits) if data[:2] == _GZIP else data
+    import nibabel
+    from nibabel.arrayproxy import ArrayProxy
+
     parsed: Callable[..., nibabel.Nifti1Header] = nibabel.Nifti2Header if len(header.raw) == 540 else nibabel.Nifti1Header
     with guarded("NII_DECODE", "The voxels cannot be read; fetch the file again."):
         dtype = parsed(header.raw, check=False).get_data_dtype()
