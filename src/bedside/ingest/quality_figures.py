@@ -29,7 +29,7 @@ def thumbnail(image: Volume, label: Volume | None) -> bytes:
         image: (C, I, J, K) with axes turned to the closest RAS+.
         label: mask on the same grid; it tints what it covers.
     """
-    mask = None if label is None else np.asarray(label.array[0])
+    mask = None if label is None else np.asarray(label.array[0], dtype=np.uint8)
     places = _places(image, mask)
     low, high = np.percentile(np.asarray(image.array[0])[:: max(1, image.shape[1] // 64)], [1, 99.5])
     tiles = []
@@ -56,7 +56,7 @@ def histograms(measured: Sequence[CaseQuality]) -> bytes:
         left, right = figure.subplots(1, 2)
         faint = min(0.9, max(0.15, 8 / max(1, len(chosen))))
         for case in chosen:
-            centres = np.linspace(*case.edges, len(case.histogram))
+            centres = np.linspace(case.edges[0], case.edges[1], len(case.histogram))
             left.plot(centres, case.histogram, color="#0072B2", alpha=faint, linewidth=0.8)
         widest = max((abs(edge) for case in chosen for edge in case.edges), default=1.0)
         narrow = np.median([case.edges[1] - case.edges[0] for case in chosen])
@@ -84,7 +84,7 @@ def data_address(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _places(image: Volume, mask: NDArray[np.generic] | None) -> tuple[int, int, int]:
+def _places(image: Volume, mask: NDArray[np.uint8] | None) -> tuple[int, int, int]:
     if mask is None or not (mask > 0).any():
         i, j, k = (length // 2 for length in image.shape[1:])
     else:
