@@ -17,6 +17,7 @@ from bedside.core.volume import Volume
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.ingest.certificate import load
 from bedside.ingest.deidentify import deidentify, plan
+from bedside.ingest.pipeline import ingest
 
 SECRET = "a secret of this test"
 HASHED = re.compile(r"P[0-9a-f]{16}/[0-9a-f]{32}/[0-9a-f]{32}/[0-9a-f]{32}\.dcm\Z")
@@ -171,3 +172,19 @@ def test_real_files_with_invented_identities_lose_them(data_root, hospital, tmp_
     everything = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")).lower()
     for name in (b"simpson", b"springfield", "山田".encode(), "洪".encode(), "Люксембург".lower().encode()):
         assert name not in everything
+
+
+def test_a_de_identified_export_is_ingested_under_the_pseudonyms_it_bears(tmp_path, configure, monkeypatch):
+    for number in range(6):
+        values = np.random.default_rng(number).integers(-1000, 1000, (8, 8, 5)).astype(np.int16)
+        volume = Volume.of(values, np.diag([-1.0, -1.0, 2.0, 1.0]))
+        write_series(tmp_path / "raw" / str(number), volume, identity=SeriesIdentity.of(f"ZQ{number}", manufacturer="ACME"))
+    config = configure(source={"images": ".", "labels": None, "identity": "pseudonym"})
+    raw = ingest(config, tmp_path / "raw").manifest
+    deidentify(config, tmp_path / "raw", tmp_path / "clean")
+    released = ingest(config, tmp_path / "clean").manifest
+    assert {case.patient for case in released.cases} == {case.patient for case in raw.cases}
+    assert len(released.cases) == len(raw.cases) == 6
+    monkeypatch.setenv(KEY_VARIABLE, "another secret of a test")
+    elsewhere = ingest(config, tmp_path / "clean").manifest
+    assert not {case.patient for case in elsewhere.cases} & {case.patient for case in raw.cases}

@@ -22,6 +22,7 @@ from bedside.core.record import Record
 from bedside.formats.deidentify_act import Acting
 from bedside.formats.deidentify_known import Known
 from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision, decide, keyword
+from bedside.formats.deidentify_seal import already
 from bedside.formats.deidentify_table import is_classic, table
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_values import name, text
@@ -96,17 +97,6 @@ class Deidentified:
     codes: tuple[str, ...]
     searched: int
     again: bool
-
-
-def already(elements: Elements, identity: Identity) -> bool:
-    """Whether a file was de-identified here with this key: its PatientID is a pseudonym and must not be hashed again.
-
-    Nobody without the key can make the seal that is checked.
-    """
-    if identity.mode == "keep" or text(elements, _REMOVED) != "YES":
-        return False
-    seal = identity.seal(*(text(elements, tag) for tag in (PATIENT_ID, _STUDY_UID, _SOP_UID)))
-    return f"seal {seal}" in text(elements, _METHOD).split("\\")
 
 
 def codes_of(options: Deidentification, *, pixels: bool = False) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.formats.burned_in import check_pixels
+from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_facts import Fact, acquisition, marks
@@ -46,6 +47,7 @@ class Facts:
         padding: smallest and largest stored number that stands for "nothing was measured here", of a CT.
         pixel_vr: value representation of PixelData, "OB" or "OW".
         acquisition: what is known of the picture, as `Found.acquisition`.
+        sealed: whether the file was de-identified here with this key, so that `patient_id` is a pseudonym already.
     """
 
     frame_uid: str
@@ -67,6 +69,7 @@ class Facts:
     padding: tuple[int, int] | None
     pixel_vr: str
     acquisition: tuple[Fact, ...]
+    sealed: bool = False
 
     @property
     def normal(self) -> Vector:
@@ -237,6 +240,7 @@ def _facts(elements: Elements, modality: str, shape: tuple[int, int, int, int], 
         padding=_padding(elements, signed=signed) if modality == "CT" else None,
         pixel_vr=elements.table[PIXEL_DATA].vr or "OW",
         acquisition=(),
+        sealed=identity is not None and already(elements, identity),
     )
     return replace(facts, acquisition=acquisition(elements, facts.normal, identity))
 

@@ -186,6 +186,7 @@ def _volume(members: Slices, notes: tuple[str, ...], rules: Rules) -> Found:
         frame=frame,
         notes=(*notes, *(note for note, there in flags.items() if there)),
         issuer=first.issuer,
+        sealed=first.sealed,
     )
 
 

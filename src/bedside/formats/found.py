@@ -25,6 +25,7 @@ class Found:
             it is never logged and never a path.
         acquisition: facts about the picture that name nobody, by the keys of `core.dataset.ACQUISITION`; absent when unknown.
         frame: the grid in which the scanner wrote the series, where `volume` was brought to another one (a tilted gantry).
+        sealed: whether `patient_id` is a pseudonym that this project's own de-identification gave, not to be replaced again.
         issuer: IssuerOfPatientID as received, "" when unknown; with it, equal `patient_id`s of two hospitals are two patients.
             Never logged, never a path.
         notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PADDING_MAPPED`, ...).
@@ -43,6 +44,7 @@ class Found:
     frame: Frame | None = None
     notes: tuple[str, ...] = ()
     issuer: str = field(default="", repr=False)
+    sealed: bool = False
 
 
 @dataclass(frozen=True)

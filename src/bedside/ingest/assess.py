@@ -200,9 +200,10 @@ def _entered(pair: Pair, found: Converted, rules: Rules, taken: Taken) -> Outcom
 
 def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
     image = pair.image
+    own = image.patient_id if image.sealed else rules.identity.patient(patient_of(pair), image.issuer if image.patient_id else "")
     return CaseRecord(
         id=rules.identity.case(pair.key),
-        patient=rules.identity.patient(patient_of(pair), image.issuer if image.patient_id else ""),
+        patient=own,
         volumes={"image": found.image} if found.label is None else {"image": found.image, "label": found.label},
         clinical=dict(rules.clinical.get(patient_of(pair), {})),
         site=rules.source.site,
