@@ -23,7 +23,7 @@ def study_text(sight: Sight, *, name: str = "new-study") -> str:
         sight: as `look_around` returned it.
         name: of the study; never taken from a folder, whose name may be a patient's.
     """
-    template = files("bedside.ingest").joinpath("propose.yaml").read_text(encoding="utf-8")
+    template = files("bedside.ingest").joinpath("propose.txt").read_text(encoding="utf-8")
     values = {
         "NAME": json.dumps(name),
         "SEEN": _seen(sight),

@@ -44,7 +44,7 @@ def thumbnail(image: Volume, label: Volume | None) -> bytes:
         steps = [image.spacing_mm[other] for other in range(3) if other != axis]
         tiles.append(_fitted(np.flip(colour.transpose(1, 0, 2), axis=(0, 1)), (steps[1], steps[0])))
     stream = io.BytesIO()
-    imsave(stream, np.concatenate(tiles, axis=1).astype(np.uint8), format="png", metadata={"Software": None})
+    imsave(stream, np.concatenate(tiles, axis=1).astype(np.uint8), format="png", metadata={"Software": ""})
     return stream.getvalue()
 
 
@@ -75,7 +75,7 @@ def histograms(measured: Sequence[CaseQuality]) -> bytes:
             panel.spines[["top", "right"]].set_visible(False)
         FigureCanvasAgg(figure)
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=120, metadata={"Software": ""})
     return stream.getvalue()
 
 
