@@ -7,6 +7,7 @@ what encloses it, each sequence must be closed, nesting and the number of elemen
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bedside.core.errors import InputRejected
 from bedside.formats.gate import LIMITS, Limits, inflate
@@ -19,6 +20,8 @@ _SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST"}
     | {b"TM", b"UI", b"UL", b"US"}
 )
+_SHORT_NAMES = {vr: vr.decode() for vr in _SHORT_VRS}
+_LONG_NAMES = {vr: vr.decode() for vr in _LONG_VRS - {b"SQ", b"UN"}}
 _PREAMBLE_BYTES = 132
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _MACROS = frozenset(
@@ -43,11 +46,12 @@ _MACROS = frozenset(
 """Functional groups whose elements are kept (PS3.3 C.7.6.16.2); the others are walked through and not remembered."""
 _IN_MACROS = frozenset({0x00082218, 0x00189076})
 """Sequences inside those: Anatomic Region, MR Diffusion Gradient Direction."""
+_GROUPS = {"root": frozenset({_SHARED, _PER_FRAME}), "frame": _MACROS, "macro": _IN_MACROS}
+"""By role: sequences that are looked into also where nothing says that they are some."""
 _DEFLATED, _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """Where one data element's value lies.
 
     Attributes:
@@ -180,6 +184,8 @@ class _Walk:
 
     def __init__(self, into: Elements, limits: Limits) -> None:
         self._into, self._data, self._order, self._limits = into, into.data, into.order, limits
+        self._explicit, self._implicit = struct.Struct(f"{into.order}HH2sH"), struct.Struct(f"{into.order}HHI")
+        self._length = struct.Struct(f"{into.order}I")
         self._stack: list[_Open] = []
         self._at = 0
         self._depth = 0
@@ -198,7 +204,48 @@ class _Walk:
             elif top.is_sequence:
                 self._step_in_sequence(top)
             else:
-                self._step_in_items(top)
+                if top.implicit:
+                    self._run_implicit(top)
+                else:
+                    self._run_explicit(top)
+                if top.end is None or self._at < top.end:
+                    self._step_in_items(top)
+
+    def _run_explicit(self, top: _Open) -> None:
+        """Pass over plain values of known length quickly; whatever is anything else, or wrong, is left to `_step_in_items`."""
+        data, at, end, table = self._data, self._at, self._end(), top.table
+        root, keeps = top.role == "root", table is not None and top.role in {"root", "macro"}
+        unpack, length_at, count = self._explicit.unpack_from, self._length.unpack_from, self._limits.max_elements - self._count
+        while count > 0 and at + 12 <= end:
+            group, number, code, length = unpack(data, at)
+            vr, start = _SHORT_NAMES.get(code), at + 8
+            if vr is None:
+                vr, start = _LONG_NAMES.get(code), at + 12
+                length = length_at(data, at + 8)[0]
+            tag = group << 16 | number
+            if vr is None or group == 0xFFFE or start + length > end or (root and table is not None and tag in table):
+                break
+            if keeps and table is not None:
+                table.setdefault(tag, Element(vr, start, start + length))
+            at = start + length
+            count -= 1
+        self._at, self._count = at, self._limits.max_elements - count
+
+    def _run_implicit(self, top: _Open) -> None:
+        """`_run_explicit` for implicit VR, where a value of known length may be a group to look into."""
+        data, at, end, table = self._data, self._at, self._end(), top.table
+        root, keeps = top.role == "root", table is not None and top.role in {"root", "macro"}
+        unpack, count, groups = self._implicit.unpack_from, self._limits.max_elements - self._count, _GROUPS.get(top.role, ())
+        while count > 0 and at + 8 <= end:
+            group, number, length = unpack(data, at)
+            tag, start = group << 16 | number, at + 8
+            if group == 0xFFFE or tag in groups or start + length > end or (root and table is not None and tag in table):
+                break
+            if keeps and table is not None:
+                table.setdefault(tag, Element("", start, start + length))
+            at = start + length
+            count -= 1
+        self._at, self._count = at, self._limits.max_elements - count
 
     def _end(self) -> int:
         """Where the innermost enclosing thing of known length ends."""
@@ -268,8 +315,7 @@ class _Walk:
     @staticmethod
     def _is_group(top: _Open, tag: int, vr: str) -> bool:
         """Whether an element of known length and unwritten VR is a sequence to look into."""
-        known = {"root": (_SHARED, _PER_FRAME), "frame": _MACROS, "macro": _IN_MACROS}.get(top.role, ())
-        return vr in ("", "UN") and tag in known
+        return vr in ("", "UN") and tag in _GROUPS.get(top.role, ())
 
     @staticmethod
     def _sequence_role(top: _Open, tag: int) -> str:
