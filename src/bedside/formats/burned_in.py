@@ -78,6 +78,23 @@ class Examined:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a study has decided about one file's pixels.
+
+    Attributes:
+        boxes: to make constant, (first column, first row, last column, last row).
+        released: a person has looked at the file and found it free of names.
+    """
+
+    boxes: tuple[Box, ...] = ()
+    released: bool = False
+
+
+UNDECIDED = Decision()
+"""Nothing was decided, and nothing had to be."""
+
+
 def examine(data: bytes, elements: Elements, options: Deidentification, *, limits: Limits = LIMITS) -> Examined:
     """Decide about one file's pixels, and blank what a rule says.
 
@@ -90,22 +107,50 @@ def examine(data: bytes, elements: Elements, options: Deidentification, *, limit
     Returns:
         The decision. Nothing is raised: a refusal is part of the answer (PHI_PIXELS, or why pixels could not be blanked).
     """
-    released = digest_bytes(data) in options.released
+    try:
+        decision = decide(elements, options, digest_bytes(data) if options.released else "")
+        if decision.boxes:
+            return _masked(data, elements, decision.boxes, limits)
+        cleaned = _without_overlay_bits(data, elements, limits)
+    except InputRejected as refusal:
+        return Examined(refusal=refusal)
+    notes = ("a person released the pixels",) if decision.released else ()
+    burned_in: Literal["", "NO"] = "NO" if decision.released else ""
+    if cleaned is not None:
+        return Examined(data=cleaned, burned_in=burned_in, notes=(*notes, "bits beside the pixels were cleared"))
+    return Examined(data=data, burned_in=burned_in, notes=notes)
+
+
+def decide(elements: Elements, options: Deidentification, digest: str) -> Decision:
+    """Apply the study's releases and mask rules to one file; for an ingest as well as for an export.
+
+    Args:
+        elements: the walk through it.
+        options: the study's mask rules and releases.
+        digest: SHA-256 of the file as received; "" will do where nothing is released.
+
+    Raises:
+        InputRejected: PHI_PIXELS: its pixels may carry names, and nobody has decided about them.
+    """
+    released = digest in options.released
     problem = None if released else suspicion(elements)
     rules = [rule for rule in options.masks if PIXEL_DATA in elements.table and _fits(rule, elements)]
     boxes = tuple(dict.fromkeys(box for rule in rules for box in rule.boxes))
     if problem is not None and not (boxes and _is_picture(elements)):
-        return Examined(refusal=problem)
-    try:
-        if boxes:
-            return _masked(data, elements, boxes, limits)
-        cleaned = _without_overlay_bits(data, elements, limits)
-    except InputRejected as refusal:
-        return Examined(refusal=refusal)
-    notes = ("a person released the pixels",) if released else ()
-    if cleaned is not None:
-        return Examined(data=cleaned, burned_in="NO" if released else "", notes=(*notes, "bits beside the pixels were cleared"))
-    return Examined(data=data, burned_in="NO" if released else "", notes=notes)
+        raise problem
+    return Decision(boxes, released)
+
+
+def check_inside(boxes: tuple[Box, ...], rows: int, columns: int) -> None:
+    """Refuse boxes that are not of this image.
+
+    Raises:
+        InputRejected: PHI_PIXELS.
+    """
+    if any(right >= columns or bottom >= rows for _, _, right, bottom in boxes):
+        raise InputRejected(
+            "A mask rule that fits this file reaches beyond its image; give the rule its rows and columns.", code=CODE
+        )
 
 
 def suspicion(elements: Elements) -> InputRejected | None:
@@ -114,21 +159,10 @@ def suspicion(elements: Elements) -> InputRejected | None:
     if not reason:
         return None
     return InputRejected(
-        f"{reason}; let bedside deidentify blank it by a rule of source.deidentify.masks, or look at it and list its SHA-256"
-        " under released.",
+        f"{reason}; blank it by a rule of source.deidentify.masks, or look at it and list its SHA-256 under"
+        " source.deidentify.released.",
         code=CODE,
     )
-
-
-def check_pixels(elements: Elements) -> None:
-    """Refuse a file whose pixels may carry names, for a reader.
-
-    Raises:
-        InputRejected: PHI_PIXELS.
-    """
-    problem = suspicion(elements)
-    if problem is not None:
-        raise problem
 
 
 def _kind(elements: Elements) -> str:
@@ -198,10 +232,7 @@ def _fits(rule: PixelMask, elements: Elements) -> bool:
 
 def _masked(data: bytes, elements: Elements, boxes: tuple[Box, ...], limits: Limits) -> Examined:
     picture = picture_of(elements, limits)
-    if any(right >= picture.columns or bottom >= picture.rows for _, _, right, bottom in boxes):
-        raise InputRejected(
-            "A mask rule that fits this file reaches beyond its image; give the rule its rows and columns.", code=CODE
-        )
+    check_inside(boxes, picture.rows, picture.columns)
     result = blanked(data, elements, picture, boxes)
     notes = (f"{len(boxes)} boxes were blanked", *_about_decoding(picture))
     return Examined(data=result, masked=boxes, codes=(CLEAN_PIXEL_DATA,), burned_in="NO", notes=notes)

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.identity import Identity
-from bedside.formats.dicom_header import Facts, inspect
+from bedside.formats.dicom_header import NOTHING_DECIDED, Facts, inspect
 from bedside.formats.dicom_pixels import Slice
 from bedside.formats.dicom_series import Damage, Rules, gather, volumes_of
 from bedside.formats.found import Found, Reading
@@ -68,14 +69,23 @@ class Look:
     problem: InputRejected | None = None
 
 
-def look(path: Path, *, limits: Limits = LIMITS, identity: Identity | None = None) -> Look:
-    """Read one file's header behind the gate. Nothing is raised: a refusal is part of the answer."""
+def look(
+    path: Path, *, limits: Limits = LIMITS, identity: Identity | None = None, pixels: Deidentification = NOTHING_DECIDED
+) -> Look:
+    """Read one file's header behind the gate. Nothing is raised: a refusal is part of the answer.
+
+    Args:
+        path: the received file.
+        limits: the gate's.
+        identity: makes a stand-in for the institution's name in `Found.acquisition`.
+        pixels: the study's mask rules and releases; without them a file whose pixels may carry names is refused.
+    """
     try:
         data = receive(path, limits=limits)
     except InputRejected as problem:
         return Look(path, "", (None, ""), problem=problem)
-    inspection = inspect(data, limits=limits, identity=identity)
     digest = digest_bytes(data)
+    inspection = inspect(data, limits=limits, identity=identity, pixels=pixels, digest=digest)
     series = (path.parent if inspection.series.startswith("frame ") else None, inspection.series)
     if not inspection.headers:
         return Look(path, digest, series, problem=inspection.problem or InputRejected("The file cannot be read."))

@@ -25,7 +25,8 @@ def decode(value: bytes | memoryview, facts: Facts) -> tuple[Stored, NDArray[np.
         facts: of its slice.
 
     Returns:
-        The stored numbers, (rows, columns), and where they are padding (None: nowhere).
+        The stored numbers, (rows, columns), boxes that the study wants blanked already constant, and where they are padding
+        (None: nowhere).
 
     Raises:
         InputRejected: DCM_DECODE.
@@ -40,11 +41,22 @@ def decode(value: bytes | memoryview, facts: Facts) -> tuple[Stored, NDArray[np.
             plane = _compressed(bytes(value), facts)
             if plane.shape != (facts.rows, facts.columns):
                 raise ValueError
+    if facts.decision.boxes:
+        plane = _blanked(_within_bits(plane, facts), facts)
     padding = None
     if facts.padding is not None:
         inside = (plane >= facts.padding[0]) & (plane <= facts.padding[1])
         padding = inside if inside.any() else None
     return _within_bits(plane, facts), padding
+
+
+def _blanked(plane: Stored, facts: Facts) -> Stored:
+    """The frame with its boxes constant: its own darkest number, as `burned_in_pixels.blanked` does for a whole file."""
+    blanked = np.array(plane)
+    darkest = blanked.max() if facts.photometric == "MONOCHROME1" else blanked.min()
+    for left, top, right, bottom in facts.decision.boxes:
+        blanked[top : bottom + 1, left : right + 1] = darkest
+    return blanked
 
 
 def _native(value: bytes | memoryview, facts: Facts) -> Stored:

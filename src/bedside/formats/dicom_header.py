@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
+from bedside.core.deidentification import Deidentification
+from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
-from bedside.formats.burned_in import check_pixels
+from bedside.formats.burned_in import UNDECIDED, Decision, check_inside, decide
 from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
@@ -23,6 +25,8 @@ Vector = tuple[float, float, float]
 _COSINE_TOLERANCE = 1e-4
 """How far the row and column directions may be from unit length and from a right angle: 0.05 mm across a 500 mm field."""
 _MOST_FRAMES = 1 << 16
+NOTHING_DECIDED = Deidentification()
+"""No mask rule and no release: files whose pixels may carry names are refused."""
 _FACT_TAGS = (0x00200037, 0x00280030, 0x00089007, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104)
 """What may differ from frame to frame and is part of `Facts`."""
 
@@ -48,6 +52,7 @@ class Facts:
         pixel_vr: value representation of PixelData, "OB" or "OW".
         acquisition: what is known of the picture, as `Found.acquisition`.
         sealed: whether the file was de-identified here with this key, so that `patient_id` is a pseudonym already.
+        decision: what the study has decided about names in the pixels; its boxes are blanked when they are decoded.
     """
 
     frame_uid: str
@@ -70,6 +75,7 @@ class Facts:
     pixel_vr: str
     acquisition: tuple[Fact, ...]
     sealed: bool = False
+    decision: Decision = UNDECIDED
 
     @property
     def normal(self) -> Vector:
@@ -127,18 +133,38 @@ class Inspection:
         return self.headers[0] if self.headers else None
 
 
-def inspect(data: bytes, *, limits: Limits = LIMITS, identity: Identity | None = None) -> Inspection:
+@dataclass(frozen=True)
+class _Asked:
+    """What `inspect` was asked."""
+
+    limits: Limits
+    identity: Identity | None
+    pixels: Deidentification
+    digest: str
+
+
+def inspect(
+    data: bytes,
+    *,
+    limits: Limits = LIMITS,
+    identity: Identity | None = None,
+    pixels: Deidentification = NOTHING_DECIDED,
+    digest: str = "",
+) -> Inspection:
     """Look at one received file. Nothing is raised: a refusal is part of the answer, with the series it belongs to.
 
     Args:
         data: the file.
         limits: the gate's.
         identity: makes a stand-in for the institution's name; without one it is left out.
+        pixels: the study's decisions about names in pixels.
+        digest: SHA-256 of the file, where it is known already.
     """
     elements = Elements()
+    asked = _Asked(limits, identity, pixels, digest or (digest_bytes(data) if pixels.released else ""))
     try:
         walk(data, elements, limits=limits)
-        return Inspection(_series(elements), _headers(elements, limits, identity))
+        return Inspection(_series(elements), _headers(elements, asked))
     except InputRejected as problem:
         return Inspection(_series(elements), problem=problem)
 
@@ -155,14 +181,15 @@ def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
     return elements.data
 
 
-def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> tuple[Header, ...]:
+def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
     """One header per frame; what the frames share is looked at once."""
     modality, framed = modality_of(elements)
     check_syntax(elements.syntax)
     check_kind(elements, framed=framed)
-    shape = _pixel_shape(elements, limits)
-    check_pixels(elements)
+    shape = _pixel_shape(elements, asked.limits)
     rows, columns, bits_allocated, _ = shape
+    decision = decide(elements, asked.pixels, asked.digest)
+    check_inside(decision.boxes, rows, columns)
     count = _count(elements) if framed else 1
     if elements.syntax == BIG_ENDIAN and bits_allocated == 8 and count > 1:
         raise InputRejected("Frames of 8 bits in big endian words are not read; export single frames.", code="DCM_SYNTAX")
@@ -178,7 +205,7 @@ def _headers(elements: Elements, limits: Limits, identity: Identity | None) -> t
     for frame, (view, pixels) in enumerate(zip(_views(elements) if framed else [elements], places, strict=True)):
         key = tuple(view.raw(tag) for tag in _FACT_TAGS) if framed else ()
         if key not in known:
-            known[key] = _facts(view, modality, shape, identity)
+            known[key] = replace(_facts(view, modality, shape, asked.identity), decision=decision)
         slope, intercept = _rescale(view, modality)
         position = numbers(view, 0x00200032, 3, "ImagePositionPatient")
         headers.append(

@@ -172,6 +172,8 @@ def _volume(members: Slices, notes: tuple[str, ...], rules: Rules) -> Found:
         "RESAMPLED": bool(ordered.blend),
         "PADDING_MAPPED": True in padded,
         "PADDING_KEPT": False in padded,
+        "PIXELS_MASKED": any(one.header.facts.decision.boxes for one in slices),
+        "PIXELS_RELEASED": any(one.header.facts.decision.released for one in slices),
     }
     return Found(
         volume=volume,
@@ -191,8 +193,10 @@ def _volume(members: Slices, notes: tuple[str, ...], rules: Rules) -> Found:
 
 
 def _content(one: Slice) -> str:
-    """What a slice is made of: its file, and which frame of it where there are several."""
-    return f"{one.digest}#{one.header.frame}" if one.header.frames > 1 else one.digest
+    """What a slice is made of: its file, which frame of it where there are several, and what was blanked."""
+    name = f"{one.digest}#{one.header.frame}" if one.header.frames > 1 else one.digest
+    boxes = one.header.facts.decision.boxes
+    return f"{name} without {boxes}" if boxes else name
 
 
 def _grid(slices: Slices, ordered: Stack, limits: Limits) -> tuple[Volume, Frame | None]:

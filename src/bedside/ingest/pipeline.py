@@ -82,6 +82,11 @@ class _Batch:
         received = {digests[name] for name, path in self.hidden.items() if path in images}
         return certificate_of(self.config.workspace, records.certificates, received)
 
+    def survey(self, workers: Executor, progress: Progress) -> Survey:
+        """Look at every file."""
+        pixels = self.rules.source.deidentify
+        return survey(self.discovery, workers, self.rules.identity, pixels=pixels, progress=progress)
+
     def receipt(self, digests: Mapping[str, str], certificate: str, parent: str) -> str:
         """One digest of all that decides about the dataset: bytes, names, certificate, what ingest reads of the study, parent."""
         study = self.config.study
@@ -124,7 +129,7 @@ def ingest(
             return known
         workers = executor or stack.enter_context(executor_for(config))
         looks = Looks.now(batch.hidden)
-        seen = survey(batch.discovery, workers, batch.rules.identity, progress=progress)
+        seen = batch.survey(workers, progress)
         digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
         known = _known(batch, records, digests)
         if known is None:
@@ -177,7 +182,7 @@ def plan(
     batch = _batch(config, Path(source), add=add)
     with ExitStack() as stack:
         workers = executor or stack.enter_context(executor_for(config))
-        seen = survey(batch.discovery, workers, batch.rules.identity, progress=progress)
+        seen = batch.survey(workers, progress)
         digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
         known = _known(batch, Records(config.workspace), digests)
         if known is not None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_file
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
 from bedside.formats.dicom import Look, look
+from bedside.formats.dicom_header import NOTHING_DECIDED
 from bedside.formats.found import Found, Refused
 from bedside.formats.nifti import read_nifti
 from bedside.ingest.discover import Discovery, is_plain, nifti_stem
@@ -54,20 +56,28 @@ class Survey:
     digests: Mapping[Path, str] = field(repr=False)
 
 
-def survey(discovery: Discovery, executor: Executor, identity: Identity, *, progress: Progress = SILENT) -> Survey:
+def survey(
+    discovery: Discovery,
+    executor: Executor,
+    identity: Identity,
+    *,
+    pixels: Deidentification = NOTHING_DECIDED,
+    progress: Progress = SILENT,
+) -> Survey:
     """Look at every file that may be opened, in workers; a file whose worker was lost is refused by name.
 
     Args:
         discovery: the received files.
         identity: makes stand-ins for names in headers that are worth keeping as such.
         executor: does the reading.
+        pixels: the study's mask rules, and its releases of files whose pixels may carry names.
         progress: advances with the files, and notes how many per second.
     """
     waiting = [*discovery.images.values(), *(path for paths in discovery.masks.values() for path in paths)]
     digests = dict.fromkeys(discovery.files.values(), "")
     looks: list[Look] = []
     niftis: dict[Path, Found | Refused] = {}
-    for seen in _every(waiting, executor, partial(look_at_all, identity), progress):
+    for seen in _every(waiting, executor, partial(look_at_all, identity, pixels), progress):
         digests[seen.path] = seen.digest
         if isinstance(seen.content, Look):
             looks.append(seen.content)
@@ -97,15 +107,15 @@ def _every(
     return tuple(answers[path] for path in paths)
 
 
-def look_at_all(identity: Identity, paths: Iterable[Path]) -> tuple[Seen, ...]:
+def look_at_all(identity: Identity, pixels: Deidentification, paths: Iterable[Path]) -> tuple[Seen, ...]:
     """Look at several files; runs in a worker."""
-    return tuple(look_at(path, identity) for path in paths)
+    return tuple(look_at(path, identity, pixels) for path in paths)
 
 
-def look_at(path: Path, identity: Identity) -> Seen:
+def look_at(path: Path, identity: Identity, pixels: Deidentification) -> Seen:
     """Read one file for its digest and its header; runs in a worker. Nothing is raised: a refusal is part of the answer."""
     if nifti_stem(path.name) is None:
-        content = look(path, identity=identity)
+        content = look(path, identity=identity, pixels=pixels)
         return Seen(path, content.digest or _digest(path), content)
     try:
         found = read_nifti(path)
