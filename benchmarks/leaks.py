@@ -4,7 +4,7 @@
 
 Each case is changed as scans are changed on their way (a crop of 10 to 20 % per axis, a flip, another voxel grid of 0.8 to 1.25,
 gamma 0.7 to 1.4, a linear scale, Gaussian noise, all of them together) and compared with its original; then all cases are
-compared with each other. Prints one table and writes it to benchmarks/results/leaks.md.
+compared with each other, and last with copies hidden among them. Prints one table and writes it to benchmarks/results/leaks.md.
 """
 
 import argparse
@@ -93,6 +93,13 @@ def table(name: str, scans: list[np.ndarray], share: float) -> list[str]:
         rows.append(
             f"| {name} | {what} | found {hits} of {len(found)} ({100 * hits / len(found):.0f} %) | lowest {min(found):.3f} | |"
         )
+    planted = [marks(flip(crop(scan, chance), chance)) for scan in scans[: len(scans) // 2]]
+    among = search([*prints, *planted], least=SAME_SCAN)
+    hits = sum(match.second - len(scans) == match.first for match in among)
+    rows.append(
+        f"| {name} | {len(planted)} cropped and flipped copies hidden among all | found {hits} of {len(planted)},"
+        f" {len(among) - hits} false pairs | | |"
+    )
     return rows
 
 

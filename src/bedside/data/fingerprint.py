@@ -25,7 +25,7 @@ SIDE = 32
 _COARSE = 8
 _CUTS = (0.0, 0.1, 0.2)
 _FLIPS: tuple[Flips, ...] = tuple((i, j, k) for i, j, k in product((False, True), repeat=3))
-_CANDIDATES = 4
+_CANDIDATES = 12
 _COARSE_LEAST = 0.75
 _STEPS = (6, 2)
 _STEP_LEAST = 2e-3
