@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from bedside.core.errors import InputRejected, ResourceError, UnsafeArtefact
+from bedside.core.errors import InputRejected, ResourceError, UnsafeArtefact, UsageError
 from bedside.formats import archive
 from bedside.formats.archive import ArchiveLimits, inspect_archive, received
 
@@ -158,9 +158,9 @@ def test_a_damaged_archive_is_rejected_with_nothing_left_of_it(write, tmp_path, 
 
 
 def test_another_kind_of_file_is_named(write):
-    with pytest.raises(InputRejected) as caught:
+    with pytest.raises(UsageError, match="give the folder that holds the scans") as caught:
         inspect_archive(write(b"hello"))
-    assert caught.value.code == "ARCHIVE_KIND"
+    assert (caught.value.code, caught.value.exit_code) == ("ARCHIVE_KIND", 2)
 
 
 def test_numbers_are_bounded(write):

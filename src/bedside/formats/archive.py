@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from bedside.core.errors import InputRejected, UnsafeArtefact, disk_errors
+from bedside.core.errors import InputRejected, UnsafeArtefact, UsageError, disk_errors
 from bedside.core.record import Record
 from bedside.formats.gate import guarded
 
@@ -65,7 +65,8 @@ def inspect_archive(path: Path, *, limits: ArchiveLimits = ARCHIVE_LIMITS) -> No
 
     Raises:
         UnsafeArtefact: ARCHIVE_UNSAFE.
-        InputRejected: ARCHIVE_KIND (no archive of a kind that is read, or an encrypted one) or ARCHIVE_DAMAGED.
+        UsageError: ARCHIVE_KIND: this is no archive of a kind that is read.
+        InputRejected: ARCHIVE_KIND (an encrypted one) or ARCHIVE_DAMAGED.
     """
     for _, stream in _files(path, limits):
         while stream.read(_PIECE_BYTES):
@@ -82,7 +83,7 @@ def received(path: Path, scratch: Path, *, limits: ArchiveLimits = ARCHIVE_LIMIT
         limits: of the archive.
 
     Raises:
-        UnsafeArtefact, InputRejected: as `inspect_archive`.
+        UnsafeArtefact, UsageError, InputRejected: as `inspect_archive`.
         ResourceError: the disk is full.
     """
     if not path.is_file():
@@ -120,8 +121,8 @@ def _files(path: Path, limits: ArchiveLimits) -> Iterator[tuple[tuple[str, ...],
         elif start.startswith(b"\x1f\x8b") or start[257:262] == b"ustar":
             yield from _tar_files(stream, packed=start.startswith(b"\x1f\x8b"), size=path.stat().st_size, limits=limits)
         else:
-            raise InputRejected(
-                "The received file is no folder and no .zip, .tar or .tar.gz archive; give the folder that holds the scans.",
+            raise UsageError(
+                "What was given is one file and no .zip, .tar or .tar.gz archive; give the folder that holds the scans.",
                 code="ARCHIVE_KIND",
             )
 
