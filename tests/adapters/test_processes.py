@@ -207,3 +207,17 @@ def test_an_executor_that_was_not_entered_or_has_no_workers_is_a_defect():
         list(LocalProcesses(1, memory_gb=1, seconds=1).map(work.square, [1]))
     with pytest.raises(ValueError, match="at least one"):
         LocalProcesses(0, memory_gb=1, seconds=1)
+
+
+def test_modules_that_are_named_before_are_there_for_the_first_worker_and_none_is_started_twice(tmp_path):
+    with LocalProcesses(1, memory_gb=1, seconds=5, modules=("tests.adapters.work",)) as executor:
+        first = list(executor.map(work.who, range(2)))
+        assert list(executor.map(partial(work.touch_and_double, tmp_path), [4])) == [8]
+        assert list(executor.map(work.who, [0])) == first[:1]
+
+
+def test_a_module_that_cannot_be_imported_is_said_when_work_comes():
+    with LocalProcesses(1, memory_gb=1, seconds=5, modules=("tests.adapters.there_is_none",)) as executor:
+        with pytest.raises(ResourceError) as caught:
+            list(executor.map(work.square, [1]))
+        assert caught.value.code == "NO_PROCESS"

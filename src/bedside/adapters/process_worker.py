@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -49,10 +49,12 @@ class Answer(NamedTuple):
     seconds: float = 0.0
 
 
-def serve(descriptor: int) -> None:
-    """Be the nursery of the parent at the other end of a socket."""
+def serve(descriptor: int, modules: Sequence[str] = ()) -> None:
+    """Be the nursery of the parent at the other end of a socket; `modules` are imported before it is listened to."""
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in modules:
+        importlib.import_module(module)
     children: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)

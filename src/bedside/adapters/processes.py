@@ -31,7 +31,7 @@ _QUICK_SECONDS, _MOST_PREFETCHED = 0.005, 32
 _PATIENCE_SECONDS = 5.0
 _NURSERY = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from bedside.adapters.process_worker import serve; serve(int(sys.argv[2]))"
+    "from bedside.adapters.process_worker import serve; serve(int(sys.argv[2]), json.loads(sys.argv[3]))"
 )
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 """One thread each: the processes are the parallelism, and a thread's stack and heap count as memory."""
@@ -68,15 +68,15 @@ class _Worker:
 
 
 class _Nursery:
-    """An own interpreter that forks workers: started once, with the modules that they need."""
+    """An own interpreter that forks workers: started once, with the modules that they need, which it imports by itself."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, modules: Sequence[str]) -> None:
         self._memory_bytes = memory_bytes
-        self._learned: set[str] = set()
+        self._learned = set(modules)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own text
-                [sys.executable, "-P", "-c", _NURSERY, json.dumps(sys.path), str(theirs.fileno())],
+                [sys.executable, "-P", "-c", _NURSERY, json.dumps(sys.path), str(theirs.fileno()), json.dumps([*modules])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -151,14 +151,16 @@ class LocalProcesses:
         workers: how many children.
         memory_gb: address space of each beyond what it maps when it starts (RLIMIT_AS), in 2**30 bytes.
         seconds: for one item, by the clock on the wall.
+        modules: where the functions are that will be mapped; they are imported for the workers meanwhile.
     """
 
-    def __init__(self, workers: int, *, memory_gb: float, seconds: float) -> None:
+    def __init__(self, workers: int, *, memory_gb: float, seconds: float, modules: Sequence[str] = ()) -> None:
         if workers < 1:
             raise ValueError("an executor needs at least one worker")
         self.workers = workers
         self.memory_gb = memory_gb
         self.seconds = seconds
+        self.modules = tuple(modules)
         self._nursery: _Nursery | None = None
         self._crew: list[_Worker] = []
         self._mapping = False
@@ -171,7 +173,7 @@ class LocalProcesses:
 
     def open(self) -> Self:
         """Start the interpreter that workers come from; `with` does it."""
-        self._nursery = _Nursery(int(self.memory_gb * (1 << 30)))
+        self._nursery = _Nursery(int(self.memory_gb * (1 << 30)), self.modules)
         return self
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Which outside systems a site uses: one word each in `site.yaml`."""
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from bedside.core.config import Config
@@ -26,8 +27,13 @@ def tracker_for(config: Config) -> Tracker:
     return MlflowTracker(config.study.study, folder=config.workspace.folder, uri=config.site.tracking_uri)
 
 
-def executor_for(config: Config) -> AbstractContextManager[Executor]:
-    """Return where work is done, as `site.executor` says; to be entered with `with`."""
+def executor_for(config: Config, *, modules: Sequence[str] = ()) -> AbstractContextManager[Executor]:
+    """Return where work is done, as `site.executor` says; to be entered with `with`.
+
+    Args:
+        config: the site.
+        modules: where the functions are that will be mapped, for processes that are started ahead of the work.
+    """
     site = config.site
     if site.executor == "inline":
         return nullcontext(InlineExecutor())
@@ -35,7 +41,7 @@ def executor_for(config: Config) -> AbstractContextManager[Executor]:
     if site.executor == "processes":
         from bedside.adapters.processes import LocalProcesses
 
-        return LocalProcesses(workers, memory_gb=site.worker_memory_gb, seconds=site.worker_seconds)
+        return LocalProcesses(workers, memory_gb=site.worker_memory_gb, seconds=site.worker_seconds, modules=modules)
     try:
         from bedside.adapters.dask import DaskExecutor, Limits, slurm
     except ModuleNotFoundError as error:

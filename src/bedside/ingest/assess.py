@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -140,9 +141,18 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
             jobs.append(pair)
     progress.start("reading cases", len(jobs))
     function = partial(convert, Conversion(rules.contract, work.folder, work.seal))
-    for number, (pair, answer) in enumerate(zip(jobs, work.executor.map(function, jobs), strict=True), start=1):
-        yield from _settled(pair, answer, rules, work.taken)
-        progress.advance(number)
+    largest_first = sorted(range(len(jobs)), key=lambda number: _voxels(jobs[number]), reverse=True)
+    answers: dict[int, Converted | tuple[Refused, ...] | Lost] = {}
+    for number, answer in zip(largest_first, work.executor.map(function, [jobs[n] for n in largest_first]), strict=True):
+        answers[number] = answer
+        progress.advance(len(answers))
+    for number, pair in enumerate(jobs):
+        yield from _settled(pair, answers[number], rules, work.taken)
+
+
+def _voxels(pair: Pair) -> int:
+    """Of the image: the work, roughly; when the largest comes last, all other workers wait for it."""
+    return prod(pair.image.volume.shape)
 
 
 def _mask_files(discovery: Discovery) -> frozenset[Path]:

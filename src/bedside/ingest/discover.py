@@ -5,10 +5,13 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bedside.core.config import Source
 from bedside.core.errors import UsageError
 from bedside.formats.found import Refused
+
+if TYPE_CHECKING:
+    from bedside.core.config import Source
 
 _SUFFIXES = (".nii.gz", ".nii")
 
@@ -35,7 +38,7 @@ class Discovery:
         return len(self.files)
 
 
-def discover(source: Path, layout: Source) -> Discovery:
+def discover(source: Path, layout: "Source") -> Discovery:
     """List the images and labels folders below `source`, to the bottom.
 
     Links are not followed, so that a received folder cannot name a file outside it. The table of clinical values is no received

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 RULES_VERSION = 2
 """Counts up whenever the same files under the same study would give another dataset."""
 _MAX_STRUCTURES = 256
+_WORK = ("bedside.ingest.survey", "bedside.ingest.convert")
+"""Where the functions that workers run are."""
 _MEMORY = "received"
 
 
@@ -127,7 +129,7 @@ def ingest(
         if known is not None:
             _stats_of(known).remember(Looks.now(_own(known), ours=True), {})
             return known
-        workers = executor or stack.enter_context(executor_for(config))
+        workers = executor or stack.enter_context(executor_for(config, modules=_WORK))
         looks = Looks.now(batch.hidden)
         seen = batch.survey(workers, progress)
         digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
@@ -181,7 +183,7 @@ def plan(
     """Say what `ingest` would do, writing nothing; `dataset` names the one it would recognise, or is ""."""
     batch = _batch(config, Path(source), add=add)
     with ExitStack() as stack:
-        workers = executor or stack.enter_context(executor_for(config))
+        workers = executor or stack.enter_context(executor_for(config, modules=_WORK))
         seen = batch.survey(workers, progress)
         digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
         known = _known(batch, Records(config.workspace), digests)
