@@ -114,6 +114,61 @@ def test_the_plane_is_the_one_whose_normal_is_near(normal, plane):
     assert plane_of(normal) == plane
 
 
+# --- free text that names somebody
+
+_FREE = ["ConvolutionKernel", "BodyPartExamined", "ManufacturerModelName", "Manufacturer"]
+
+
+def _read_labels(series, **values):
+    """The labels of a series whose header has these values, beside what a patient's header has."""
+    edit = with_(PatientName="Quillfeather^Bartholomäus", PatientBirthDate="19500615", AccessionNumber="AC-77123", **values)
+
+    def charset(dataset, index):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        edit(dataset, index)
+
+    found = only(series("named", edit=charset, patient_id="HX4711", manufacturer="ACME", model="Ray 1"))
+    return {**found.acquisition, "scanner": found.scanner}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("keyword", _FREE)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Quillfeather",
+        "B30 QUILLFEATHER",
+        "xquillfeather2",
+        "hx4711",
+        "born 19500615",
+        "AC-77123",
+        "Bartholomäus",
+        "no. 123456",
+        "x" * 65,
+    ],
+)
+def test_a_label_that_names_the_patient_is_left_out(series, keyword, value):
+    said = _read_labels(series, **{keyword: value})
+    everything = " ".join(str(one) for one in said.values()).casefold()
+    known = {"Bartholomäus": "bartholom", "born 19500615": "19500615", "no. 123456": "123456", "B30 QUILLFEATHER": "quill"}
+    assert known.get(value, value.casefold()) not in everything
+    missing = {
+        "ConvolutionKernel": "kernel",
+        "BodyPartExamined": "body_part",
+        "ManufacturerModelName": "model",
+        "Manufacturer": "manufacturer",
+    }
+    assert missing[keyword] not in said
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_labels_that_name_nobody_stay(series):
+    said = _read_labels(series, ConvolutionKernel=["Hr40f", "3"], BodyPartExamined="CHEST", ManufacturerModelName="SOMATOM Force")
+    assert (said["kernel"], said["body_part"], said["model"], said["manufacturer"]) == ("hr40f", "chest", "somatom force", "acme")
+    assert said["scanner"] == "ACME SOMATOM Force"
+    assert "kernel" not in _read_labels(series, ConvolutionKernel="a sentence of somebody")
+
+
 # --- names in many character sets
 
 

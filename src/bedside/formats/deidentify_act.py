@@ -17,6 +17,7 @@ from bedside.formats.deidentify_private import safe_vr
 from bedside.formats.deidentify_rules import CHARACTER_SET, ISSUER, PATIENT_ID, PATIENT_NAME, Decision
 from bedside.formats.deidentify_values import (
     DUMMIES,
+    ENUMERATED,
     capped_age,
     cleaned,
     shifted_date,
@@ -160,6 +161,8 @@ class Acting:
             return self._date(value, defined, self.days if what == "shifted" else 0)
         allowed = _AGE if defined == "AS" else _NUMBER if defined in {"DS", "IS"} else None
         if allowed is not None and set(value) - allowed:
+            return ""
+        if tag in ENUMERATED and value not in ENUMERATED[tag]:
             return ""
         if defined == "CS" and not _CODE.match(value):
             return ""

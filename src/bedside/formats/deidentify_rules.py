@@ -208,7 +208,8 @@ RULES = (
     Rule("institution", "With the option institution, what names the institution is kept.", _institution),
     Rule(
         "characteristics",
-        "With the option patient_characteristics, sex, age, size, weight and the like are kept; 90 years and more become 090Y.",
+        "With the option patient_characteristics, sex, age, size, weight and the like are kept; 90 years and more become 090Y,"
+        " and sex and smoking only stay as the standard's own words.",
         _characteristics,
     ),
     Rule(

@@ -57,6 +57,14 @@ OWN_WORDS = frozenset(_words()["objects"])
 """Words that objects hold by their nature; a person's name that is one of them tells nobody apart."""
 
 
+ENUMERATED = {
+    0x00100040: frozenset({"M", "F", "O"}),  # PatientSex, PS3.3 C.7.1.1
+    0x001021A0: frozenset({"YES", "NO", "UNKNOWN"}),  # SmokingStatus, PS3.3 C.7.2.2
+    0x00102203: frozenset({"ALTERED", "UNALTERED"}),  # PatientSexNeutered, PS3.3 C.7.1.1
+}
+"""Characteristics for which the standard has its own words; any other text in them is somebody's remark."""
+
+
 def shifted_date(value: str, days: int) -> str:
     """A DA value moved by whole days; "" for what is no date."""
     found = _DATE.match(value)

@@ -1,9 +1,12 @@
 """Facts about the picture that name nobody, and marks by which one series divides into several volumes."""
 
+import re
 import sys
 from datetime import date
+from functools import lru_cache
 
 from bedside.core.identity import Identity
+from bedside.formats.deidentify_known import Known
 from bedside.formats.dicom_elements import Elements
 from bedside.formats.dicom_kinds import image_type
 from bedside.formats.dicom_values import clean, name, number, text, words
@@ -35,6 +38,17 @@ _OLDEST_YEARS = 90
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 _NO_CONTRAST = frozenset({"no", "none", "n"})
 _AGE_UNITS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+
+
+_NAME_TAGS = (0x00100010, 0x00101001, 0x00101005, 0x00080090)
+"""PatientName, OtherPatientNames, PatientBirthName, ReferringPhysicianName."""
+_CODE_TAGS = (0x00100020, 0x00101000, 0x00100030, 0x00080050)
+"""PatientID, OtherPatientIDs, PatientBirthDate, AccessionNumber."""
+_SHORT, _LONG = 16, 64
+"""Most characters of CS and SH, and of LO (PS3.5 6.2)."""
+_LEAST_INSIDE = 5
+"""A name or number of so many characters is looked for inside words too."""
+_LONG_NUMBER = re.compile(r"\d{6}")
 
 
 def marks(elements: Elements) -> tuple[str, ...]:
@@ -69,10 +83,10 @@ def acquisition(elements: Elements, normal: tuple[float, ...], identity: Identit
     echo, hospital = number(elements, 0x00189082), name(elements, 0x00080080)
     contrast = words(elements, 0x00180010)
     facts: dict[str, str | float | None] = {
-        "body_part": words(elements, 0x00180015) or words(elements, 0x00080104),
-        "manufacturer": words(elements, 0x00080070),
-        "model": words(elements, 0x00081090),
-        "kernel": words(elements, 0x00181210),
+        "body_part": (label(elements, 0x00180015, _SHORT) or label(elements, 0x00080104)).lower(),
+        "manufacturer": label(elements, 0x00080070).lower(),
+        "model": label(elements, 0x00081090).lower(),
+        "kernel": label(elements, 0x00181210, _SHORT).lower(),
         "kvp": number(elements, 0x00180060),
         "field_strength_t": number(elements, 0x00180087),
         "slice_thickness_mm": number(elements, 0x00180050),
@@ -93,6 +107,26 @@ def plane_of(normal: tuple[float, ...]) -> str:
     sizes = [abs(value) for value in normal]
     largest = max(sizes)
     return ("sagittal", "coronal", "axial")[sizes.index(largest)] if largest > 0.866 else "oblique"
+
+
+def label(elements: Elements, tag: int, most: int = _LONG) -> str:
+    """A free text of the header that may stand in a dataset: the first value, cleaned; "" where it may name somebody.
+
+    People write names and numbers into any field. So a text that is longer than its kind may be, is not plain ASCII, holds
+    six digits in a row, or what the same file says of its patient (part of the name, a number, date of birth) is left out.
+    """
+    value = text(elements, tag).partition("\\")[0].strip()
+    if not value or len(value) > most or not value.isascii() or _LONG_NUMBER.search(value):
+        return ""
+    known = _known(tuple(name(elements, one) for one in _NAME_TAGS), tuple(name(elements, one) for one in _CODE_TAGS))
+    folded = value.casefold()
+    inside = any(len(one) >= _LEAST_INSIDE and one in folded for one in (*known.words, *known.codes))
+    return "" if inside or known.in_text(value) else clean(value)
+
+
+@lru_cache(maxsize=256)
+def _known(names: tuple[str, ...], codes: tuple[str, ...]) -> Known:
+    return Known.of(names, (code for value in codes for code in value.split("\\")), ())
 
 
 def _age(elements: Elements) -> float | None:

@@ -13,7 +13,7 @@ from bedside.formats.burned_in import UNDECIDED, Decision, check_inside, decide
 from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
-from bedside.formats.dicom_facts import Fact, acquisition, marks
+from bedside.formats.dicom_facts import Fact, acquisition, label, marks
 from bedside.formats.dicom_fragments import frame_places
 from bedside.formats.dicom_kinds import check_kind, derivation, image_type, modality_of
 from bedside.formats.dicom_syntax import BIG_ENDIAN, NATIVE, check_syntax
@@ -254,7 +254,7 @@ def _facts(elements: Elements, modality: str, shape: tuple[int, int, int, int], 
         syntax=elements.syntax,
         modality=modality,
         derived=derivation(image_type(elements)),
-        scanner=clean(f"{text(elements, 0x00080070)} {text(elements, 0x00081090)}"),
+        scanner=clean(f"{label(elements, 0x00080070)} {label(elements, 0x00081090)}"),
         rows=rows,
         columns=columns,
         bits_allocated=bits_allocated,

@@ -32,7 +32,7 @@ from bedside.ingest.versions import check_follows, latest, line_of
 if TYPE_CHECKING:
     from bedside.formats.table import ClinicalTable
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Counts up whenever the same files under the same study would give another dataset."""
 _MAX_STRUCTURES = 256
 _WORK = ("bedside.ingest.survey", "bedside.ingest.convert")
