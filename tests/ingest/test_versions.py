@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from bedside.core.dataset import Dataset
 from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.volume import Volume
+from bedside.core.workspace import Workspace
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.ingest.compare import diff, versions
 from bedside.ingest.pipeline import ingest, plan, summary
+from bedside.ingest.records import alone
 from bedside.ingest.versions import drop, line_of
 
 from .conftest import Received
@@ -269,3 +272,20 @@ def test_a_known_patients_new_scan_goes_where_the_patient_is(tmp_path, configure
     assert len(version.manifest.cases) == 20
     assert version.splits == first.splits
     assert len(version.cases("test")) == 2 * len(first.cases("test"))
+
+
+def test_a_batch_follows_the_version_that_another_process_made_while_it_waited(batch, second, config, tmp_path):
+    ingest(config, batch.root)
+    second.add("e", 4)
+    third = Received(tmp_path / "third").add("f", 5)
+    beside = Workspace(config.workspace.folder)  # another process's view of the same study
+    with ThreadPoolExecutor(1) as pool:
+        with alone(beside):
+            waiting = pool.submit(ingest, config, third.root, add=True)
+            wait([waiting], timeout=0.5)
+            assert not waiting.done()
+            config.workspace.scratch.joinpath("ingest.lock").rename(tmp_path / "held.lock")
+            middle = ingest(config, second.root, add=True)
+        last = waiting.result(timeout=20)
+    assert last.manifest.parent == middle.digest
+    assert sorted(case.id for case in last.manifest.cases) == list("abcdef")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,8 @@ def ingest(
     workspace = config.workspace
     batch = _batch(config, Path(source), add=add)
     with alone(workspace), ExitStack() as stack:
+        if add:  # again, because another process may have made a version while this one waited
+            batch = replace(batch, parent=_followed(config, batch.rules))
         records = Records(workspace)
         records.freeze(config.promote)
         stats = Stats(workspace.scratch / _MEMORY / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.json")
@@ -234,11 +236,16 @@ def _batch(config: Config, source: Path, *, add: bool) -> _Batch:
     table = clinical_table(source, study)
     clinical = "" if study.source.clinical is None else digest_file(source / study.source.clinical)
     rules = _rules(study, table)
-    parent = latest(config.workspace) if add else None
-    if parent is not None:
-        check_follows(parent, study, rules.identity)
+    parent = _followed(config, rules) if add else None
     hidden = {rules.identity.hidden(name): path for name, path in discovery.files.items()}
     return _Batch(config, discovery, rules, hidden, table, clinical, parent)
+
+
+def _followed(config: Config, rules: Rules) -> Dataset:
+    """The newest version, if a batch under these rules can be added to it."""
+    parent = latest(config.workspace)
+    check_follows(parent, config.study, rules.identity)
+    return parent
 
 
 def _rules(study: Study, table: "ClinicalTable | None") -> Rules:
