@@ -244,5 +244,5 @@ def test_progress_counts_files_and_then_images(batch, config):
 
     heard = Heard()
     ingest(config, batch.root, progress=heard)
-    assert heard.said == [("reading headers", 8), 8, ("reading cases", 4), 1, 2, 3, 4]
+    assert heard.said == [("reading headers", 8), 2, 4, 6, 8, ("reading cases", 4), 1, 2, 3, 4]
     assert re.fullmatch(r"[0-9]+ files/s", heard.notes[0])

@@ -36,7 +36,7 @@ class Registry:
         Raises:
             UsageError: the name is unknown; the sentence lists the known ones.
         """
-        target = self.targets().get(name)
+        target = self._known.get(name) or self.targets().get(name)  # looking through what is installed takes long
         if target is None:
             raise UsageError(f"Unknown {self.kind} {name!r}; known: {', '.join(self.names())}.", code="UNKNOWN_PART")
         module, _, attribute = target.partition(":")

@@ -19,8 +19,9 @@ from bedside.formats.found import Found, Refused
 from bedside.formats.nifti import read_nifti
 from bedside.ingest.discover import Discovery, is_plain, nifti_stem
 
-_CHUNK = 32
-"""Files for one task: enough that the way to a worker costs little beside them, few enough to be looked at again one by one."""
+_LEAST_CHUNK, _MOST_CHUNK, _CHUNKS = 2, 32, 32
+"""Files for one task: enough that the way to a worker costs little beside them, few enough to be looked at again one by one, and
+of a small folder so few that there is some for every worker."""
 _HEADER_BYTES = 1 << 20
 _SERIES_UID = re.compile(rb"(?s)(?:\x20\x00\x0e\x00|\x00\x20\x00\x0e)(?:UI..|.\x00\x00\x00)([0-9.]{1,64})")
 """Tag, then VR and length (explicit) or length (implicit), then the value; either byte order (PS3.5 7.1)."""
@@ -90,7 +91,8 @@ def _every(
     paths: Sequence[Path], executor: Executor, look_at_chunk: Callable[[tuple[Path, ...]], tuple[Seen, ...]], progress: Progress
 ) -> tuple[Seen, ...]:
     """Look at all files, many per task; where a task was lost, one by one, so that only the file at fault is."""
-    chunks = [tuple(paths[start : start + _CHUNK]) for start in range(0, len(paths), _CHUNK)]
+    size = min(max(len(paths) // _CHUNKS, _LEAST_CHUNK), _MOST_CHUNK)
+    chunks = [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
     answers: dict[Path, Seen] = {}
     again: list[Path] = []
     progress.start("reading headers", len(paths))
