@@ -8,8 +8,10 @@ import pytest
 from bedside.core.custody import verify
 from bedside.core.dataset import Dataset
 from bedside.core.errors import IntegrityError, UnsafeArtefact, UsageError
-from bedside.ingest.pipeline import ingest
+from bedside.ingest.pipeline import ingest, plan, summary
 from bedside.ingest.quarantine import Quarantine
+
+from .conftest import Received
 
 KEY = "BEDSIDE_STORE_KEY"
 
@@ -101,3 +103,35 @@ def test_an_encrypted_study_does_not_begin_without_a_key(filled, sealed, monkeyp
         ingest(sealed, filled.root)
     assert caught.value.code == "NO_STORE_KEY"
     assert not sealed.workspace.store.exists() or not list(sealed.workspace.store.iterdir())
+
+
+def test_a_study_that_becomes_encrypted_or_gets_another_key_is_stored_again(filled, config, sealed, monkeypatch):
+    plain = ingest(config, filled.root)
+    dataset = ingest(sealed, filled.root)
+    assert dataset.digest != plain.digest
+    assert all(v.file.endswith(".npy.sealed") for record in dataset.manifest.cases for v in record.volumes.values())
+    monkeypatch.setenv(KEY, "other" * 10)
+    assert ingest(sealed, filled.root).digest not in {plain.digest, dataset.digest}
+
+
+def test_a_batch_is_not_added_to_a_version_that_is_stored_otherwise(filled, config, sealed, monkeypatch):
+    ingest(config, filled.root)
+    with pytest.raises(UsageError) as caught:
+        ingest(sealed, filled.root, add=True)
+    assert caught.value.code == "VERSION_SEAL"
+    ingest(sealed, filled.root)
+    with pytest.raises(UsageError) as caught:
+        ingest(config, filled.root, add=True)
+    assert caught.value.code == "VERSION_SEAL"
+    monkeypatch.setenv(KEY, "other" * 10)
+    with pytest.raises(UnsafeArtefact) as wrong:
+        ingest(sealed, filled.root, add=True)
+    assert wrong.value.code == "WRONG_STORE_KEY"
+
+
+def test_what_if_knows_a_repeated_scan_of_an_encrypted_version(filled, sealed, tmp_path):
+    ingest(sealed, filled.root)
+    again = Received(tmp_path / "again").add("other-name", 3)
+    planned = plan(sealed, again.root, add=True)
+    assert (planned.added, planned.duplicates) == (0, 2)
+    assert summary(ingest(sealed, again.root, add=True)).duplicates == 2

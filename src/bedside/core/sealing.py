@@ -16,6 +16,11 @@ _VAULT = "bedside.adapters.vault"
 class Cipher(Protocol):
     """Seals and opens bytes under one key that comes from the environment."""
 
+    @property
+    def key_id(self) -> bytes:
+        """A few bytes that tell keys apart and say nothing of them."""
+        ...
+
     def seal(self, pieces: Iterable[bytes | memoryview], *, content: str) -> Iterator[bytes]:
         """Yield the sealed form of bytes whose SHA-256 is `content`; equal bytes have equal sealed forms under one key."""
         ...

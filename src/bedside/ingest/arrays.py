@@ -24,9 +24,9 @@ def stored_form(array: Array) -> Array:
     return np.asfortranarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
-def content_name(form: Array) -> str:
-    """The file name of a stored form: the SHA-256 of its `.npy` bytes."""
-    return f"{_digest(_pieces(form))}.npy"
+def content_name(form: Array, *, seal: bool = False) -> str:
+    """The file name that `store_array` gives a stored form: the SHA-256 of its `.npy` bytes, or of them sealed."""
+    return _name(_digest(_outer(form, seal=seal)), seal=seal)
 
 
 def store_array(folder: Path, form: Array, *, seal: bool = False) -> str:
@@ -43,8 +43,7 @@ def store_array(folder: Path, form: Array, *, seal: bool = False) -> str:
         UsageError: the file is to be sealed and there is no key in the environment (NO_STORE_KEY).
         ResourceError: the disk is full.
     """
-    content = content_name(form).removesuffix(".npy") if seal else ""
-    pieces: Iterable[bytes | memoryview] = cipher().seal(_pieces(form), content=content) if seal else _pieces(form)
+    pieces = _outer(form, seal=seal)
     # Not numpy.save: on a full disk it raises an OSError without a number, which nobody can tell from another failure.
     with disk_errors("writing a case"):
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
@@ -53,9 +52,18 @@ def store_array(folder: Path, form: Array, *, seal: bool = False) -> str:
             for piece in pieces:
                 total.update(piece)
                 stream.write(piece)
-        name = f"{total.hexdigest()}.npy{SUFFIX if seal else ''}"
+        name = _name(total.hexdigest(), seal=seal)
         Path(temporary).rename(folder / name)
     return name
+
+
+def _name(digest: str, *, seal: bool) -> str:
+    return f"{digest}.npy{SUFFIX if seal else ''}"
+
+
+def _outer(form: Array, *, seal: bool) -> Iterable[bytes | memoryview]:
+    """What the file of a stored form holds."""
+    return cipher().seal(_pieces(form), content=_digest(_pieces(form))) if seal else _pieces(form)
 
 
 def _digest(pieces: Iterable[bytes | memoryview]) -> str:

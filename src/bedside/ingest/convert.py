@@ -132,7 +132,8 @@ def _stored(array: Array, affine: Affine, found: Found, conversion: Conversion, 
     """Write an array in stored form and describe it."""
     form = stored_form(array)
     folder = conversion.folder
-    name = content_name(form) if folder is None else store_array(folder, form, seal=conversion.seal)
+    seal = conversion.seal
+    name = content_name(form, seal=seal) if folder is None else store_array(folder, form, seal=seal)
     i, j, k, n = form.shape
     return VolumeRecord(
         file=name,

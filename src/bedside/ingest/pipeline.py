@@ -27,7 +27,7 @@ from bedside.ingest.quarantine import Quarantine, received_digest
 from bedside.ingest.records import Records, alone
 from bedside.ingest.stats import Looks, Stats
 from bedside.ingest.survey import Survey, survey
-from bedside.ingest.versions import check_follows, latest, line_of
+from bedside.ingest.versions import check_follows, check_stored_alike, latest, line_of
 
 if TYPE_CHECKING:
     from bedside.formats.table import ClinicalTable
@@ -90,10 +90,11 @@ class _Batch:
         return survey(self.discovery, workers, self.rules.identity, pixels=pixels, progress=progress)
 
     def receipt(self, digests: Mapping[str, str], certificate: str, parent: str) -> str:
-        """One digest of all that decides about the dataset: bytes, names, certificate, what ingest reads of the study, parent."""
+        """One digest of all that decides about the dataset: bytes, names, certificate, study, parent, key of the store."""
         study = self.config.study
         asked = [study.study, *(part.model_dump(mode="json") for part in (study.contract, study.source, study.split))]
-        return digest_json([RULES_VERSION, FORMAT, asked, self.clinical, certificate, sorted(digests.items()), parent])
+        seal = [cipher().key_id.hex()] if self.config.site.encrypt else []
+        return digest_json([RULES_VERSION, FORMAT, asked, self.clinical, certificate, sorted(digests.items()), parent, *seal])
 
 
 def ingest(
@@ -191,7 +192,7 @@ def plan(
         known = _known(batch, Records(config.workspace), digests)
         if known is not None:
             return summary(known)
-        work = Work(workers, None, _taken(batch))
+        work = Work(workers, None, _taken(batch), config.site.encrypt)
         settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
     before = batch.parent.manifest.cases if batch.parent else ()
     new = [one for one in _accepted(settled) if not one.relabelled]
@@ -245,6 +246,7 @@ def _followed(config: Config, rules: Rules) -> Dataset:
     """The newest version, if a batch under these rules can be added to it."""
     parent = latest(config.workspace)
     check_follows(parent, config.study, rules.identity)
+    check_stored_alike(parent, encrypt=config.site.encrypt)
     return parent
 
 

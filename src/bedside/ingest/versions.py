@@ -9,6 +9,7 @@ from bedside.core.digest import canonical_json, digest_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
+from bedside.core.sealing import is_sealed, unsealed
 from bedside.core.workspace import Workspace
 from bedside.data.split import extend_splits
 from bedside.ingest.manifest import fingerprint, held_by
@@ -56,6 +57,26 @@ def check_follows(parent: Dataset, study: Study, identity: Identity) -> None:
             " key that made it.",
             code="VERSION_KEY",
         )
+
+
+def check_stored_alike(parent: Dataset, *, encrypt: bool) -> None:
+    """Refuse to add to a version whose arrays are not stored as the site asks: equal scans would have two names.
+
+    Raises:
+        UsageError: VERSION_SEAL: one is encrypted and the other is not.
+        UnsafeArtefact: WRONG_STORE_KEY: it was encrypted with another key.
+    """
+    store = parent.workspace.store
+    names = {(v.held_by or parent.digest, v.file) for case in parent.manifest.cases for v in case.volumes.values()}
+    if any(is_sealed(name) is not encrypt for _, name in names):
+        raise UsageError(
+            "The version to add to is encrypted and the site asks for none, or the other way round; set site.encrypt as it was,"
+            " or ingest all batches again without --add.",
+            code="VERSION_SEAL",
+        )
+    here = [path for path in (store / digest / name for digest, name in names) if path.is_file()]
+    if encrypt and here:
+        unsealed(min(here, key=lambda path: (path.stat().st_size, path)))
 
 
 def without(parent: Dataset, study: Study, names: Collection[str]) -> Manifest:
