@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bedside.core.deidentification import Deidentification
-from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.identity import Identity
 from bedside.formats.dicom_header import NOTHING_DECIDED, Facts, inspect
 from bedside.formats.dicom_pixels import Slice
 from bedside.formats.dicom_series import Damage, Rules, gather, volumes_of
 from bedside.formats.found import Found, Reading
-from bedside.formats.gate import LIMITS, Limits, receive
+from bedside.formats.gate import LIMITS, Limits, receive_for_headers
 
 _DAMAGE = frozenset({"FILE_EMPTY", "FILE_UNREADABLE", "DCM_TRUNCATED", "DCM_STRUCTURE", "LOST_DIED", "LOST_MEMORY", "LOST_TIME"})
 
@@ -81,10 +80,9 @@ def look(
         pixels: the study's mask rules and releases; without them a file whose pixels may carry names is refused.
     """
     try:
-        data = receive(path, limits=limits)
+        data, digest = receive_for_headers(path, limits=limits)
     except InputRejected as problem:
         return Look(path, "", (None, ""), problem=problem)
-    digest = digest_bytes(data)
     inspection = inspect(data, limits=limits, identity=identity, pixels=pixels, digest=digest)
     series = (path.parent if inspection.series.startswith("frame ") else None, inspection.series)
     if not inspection.headers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bedside.core.errors import InputRejected
-from bedside.formats.gate import LIMITS, Limits, inflate
+from bedside.formats.gate import LIMITS, Content, Limits, inflate
 
 PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -79,7 +79,7 @@ class Elements:
         frames: the same of each frame, in order; empty for a single-frame image.
     """
 
-    data: bytes = b""
+    data: Content = b""
     syntax: str = ""
     sop_class: str = ""
     sop_uid: str = ""
@@ -110,7 +110,7 @@ class _Open:
     table: dict[int, Element] | None = None
 
 
-def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
+def walk(data: Content, into: Elements, *, limits: Limits = LIMITS) -> None:
     """Find every top-level element of a Part 10 file.
 
     Args:
@@ -137,12 +137,12 @@ def walk(data: bytes, into: Elements, *, limits: Limits = LIMITS) -> None:
     _Walk(into, limits).run(start, implicit=into.syntax == _IMPLICIT)
 
 
-def data_set_start(data: bytes) -> int:
+def data_set_start(data: Content) -> int:
     """Where the file meta information ends and the data set (or its deflated bytes) starts; raises as `walk`."""
     return _walk_meta(data, Elements())
 
 
-def _walk_meta(data: bytes, into: Elements) -> int:
+def _walk_meta(data: Content, into: Elements) -> int:
     """Read group 0002, always Explicit VR Little Endian (PS3.10 7.1); return where the data set starts."""
     at = _PREAMBLE_BYTES
     table: dict[int, Element] = {}
@@ -160,7 +160,7 @@ def _walk_meta(data: bytes, into: Elements) -> int:
     return at
 
 
-def _explicit(data: bytes, at: int, order: str) -> tuple[int, str, int, int]:
+def _explicit(data: Content, at: int, order: str) -> tuple[int, str, int, int]:
     """Tag, VR, start of the value and its length at `at`, in explicit VR."""
     if at + 8 > len(data):
         raise _truncated()

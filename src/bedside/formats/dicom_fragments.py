@@ -5,6 +5,7 @@ import struct
 from bedside.core.errors import InputRejected
 from bedside.formats.dicom_elements import PIXEL_DATA, Element, Elements
 from bedside.formats.dicom_syntax import NATIVE
+from bedside.formats.gate import Content
 
 _EXTENDED_OFFSETS = 0x7FE00001
 
@@ -68,7 +69,7 @@ def _fragment_runs(elements: Elements, place: Element, frames: int) -> list[tupl
     return list(zip(firsts, [*firsts[1:], items[-1][1]], strict=True))
 
 
-def _items(data: bytes, place: Element) -> list[tuple[int, int]]:
+def _items(data: Content, place: Element) -> list[tuple[int, int]]:
     """Start (of the item tag) and end of every item; the walk has seen that they are items."""
     items, at = [], place.start
     while at + 8 <= place.end:

@@ -18,7 +18,7 @@ from bedside.formats.dicom_fragments import frame_places
 from bedside.formats.dicom_kinds import check_kind, derivation, image_type, modality_of
 from bedside.formats.dicom_syntax import BIG_ENDIAN, NATIVE, check_syntax
 from bedside.formats.dicom_values import clean, integer, name, numbers, text, uid
-from bedside.formats.gate import LIMITS, Limits
+from bedside.formats.gate import LIMITS, Content, Limits, forget
 
 Vector = tuple[float, float, float]
 
@@ -144,7 +144,7 @@ class _Asked:
 
 
 def inspect(
-    data: bytes,
+    data: Content,
     *,
     limits: Limits = LIMITS,
     identity: Identity | None = None,
@@ -161,7 +161,7 @@ def inspect(
         digest: SHA-256 of the file, where it is known already.
     """
     elements = Elements()
-    asked = _Asked(limits, identity, pixels, digest or (digest_bytes(data) if pixels.released else ""))
+    asked = _Asked(limits, identity, pixels, digest or (digest_bytes(data[:]) if pixels.released else ""))
     try:
         walk(data, elements, limits=limits)
         return Inspection(_series(elements), _headers(elements, asked))
@@ -178,7 +178,7 @@ def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
     """The bytes that `Header.pixels` counts in: the file itself, or its inflated data set."""
     elements = Elements()
     walk(data, elements, limits=limits)
-    return elements.data
+    return bytes(elements.data[:])
 
 
 def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
@@ -197,6 +197,7 @@ def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
     if elements.syntax not in NATIVE:
         for first, last in places:
             check_frame(elements.data[first:last], elements.syntax, rows, columns, bits_allocated=bits_allocated)
+            forget(elements.data)
     sop_uid = uid(text(elements, 0x00080018) or elements.sop_uid, "SOPInstanceUID")
     number = text(elements, 0x00200013)
     instance = int(number) if number.isdecimal() and len(number) < 12 else 0

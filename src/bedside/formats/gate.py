@@ -4,6 +4,7 @@ What the libraries behind it raise, warn and log is mapped and silenced here, in
 """
 
 import logging
+import mmap
 import stat
 import struct
 import sys
@@ -13,12 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bedside.core.digest import digest_bytes
+from bedside.core.digest import digest_bytes, digest_file
 from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.record import Record
 
 _CHUNK_BYTES = 1 << 20
 _FEED_BYTES = 1 << 16
+_MAPPED_BYTES = 64 << 20
+"""A file that is larger is mapped instead of being read: of a multi-frame image the header pass needs only the header."""
+
+Content = bytes | mmap.mmap
+"""A file's bytes: slices of either are `bytes`."""
 
 
 class Limits(Record):
@@ -111,18 +117,50 @@ def receive(path: Path, *, limits: Limits = LIMITS) -> bytes:
         InputRejected: FILE_KIND (a link, pipe or device), FILE_EMPTY, FILE_SIZE or FILE_UNREADABLE.
     """
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InputRejected("This is a link, pipe or device, not a file; copy the file itself.", code="FILE_KIND")
-        if status.st_size == 0:
-            raise InputRejected("The file is empty; fetch it again.", code="FILE_EMPTY")
-        if status.st_size > limits.max_file_bytes:
-            raise InputRejected(
-                f"The file has {status.st_size} bytes; at most {limits.max_file_bytes} are allowed.", code="FILE_SIZE"
-            )
+        _checked_size(path, limits)
         return path.read_bytes()
     except OSError:
-        raise InputRejected("The file cannot be read; check its permissions and the disk.", code="FILE_UNREADABLE") from None
+        raise _unreadable() from None
+
+
+def receive_for_headers(path: Path, *, limits: Limits = LIMITS) -> tuple[Content, str]:
+    """Read a received file, or map it where it is large, and give its SHA-256; of a mapped file only what is looked at is read.
+
+    Raises:
+        InputRejected: as `receive`.
+    """
+    try:
+        if _checked_size(path, limits) <= _MAPPED_BYTES:
+            data = path.read_bytes()
+            return data, digest_bytes(data)
+        with path.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), digest_file(path)
+    except (OSError, ValueError):
+        raise _unreadable() from None
+
+
+def forget(data: Content) -> None:
+    """Let go of the pages of a mapped file that were looked at; they are read again when they are wanted again."""
+    if isinstance(data, mmap.mmap):
+        data.madvise(mmap.MADV_DONTNEED)
+
+
+def _checked_size(path: Path, limits: Limits) -> int:
+    """Size of a received file, after its kind and size were looked at."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InputRejected("This is a link, pipe or device, not a file; copy the file itself.", code="FILE_KIND")
+    if status.st_size == 0:
+        raise InputRejected("The file is empty; fetch it again.", code="FILE_EMPTY")
+    if status.st_size > limits.max_file_bytes:
+        raise InputRejected(
+            f"The file has {status.st_size} bytes; at most {limits.max_file_bytes} are allowed.", code="FILE_SIZE"
+        )
+    return status.st_size
+
+
+def _unreadable() -> InputRejected:
+    return InputRejected("The file cannot be read; check its permissions and the disk.", code="FILE_UNREADABLE")
 
 
 def receive_again(path: Path, digest: str, *, limits: Limits = LIMITS) -> bytes:
