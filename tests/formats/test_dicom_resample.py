@@ -3,9 +3,13 @@
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bedside.core.errors import InputRejected
 from bedside.core.volume import Volume
 from bedside.formats.dicom import read_folder
+from bedside.formats.dicom_geometry import stack
 from bedside.formats.dicom_write import planes_of, write_planes
 
 from .reading import IDENTITY, codes, only
@@ -58,7 +62,7 @@ def test_a_resampled_stack_is_even_and_linear_values_stay_where_they_were(tmp_pa
         ([0, 4, 8, 16, 20], "SERIES_MISSING_SLICE"),
         ([0, 4, 4, 8, 12], "SERIES_DUPLICATE_POSITION"),
         ([0, 4], "SERIES_TWO_SLICES"),
-        ([0, 0.5, 7.2, 30, 60], "SERIES_IRREGULAR"),
+        ([0, 0.5, 7.2, 15, 23], "SERIES_IRREGULAR"),
     ],
 )
 def test_what_would_be_invented_is_refused_even_when_resampling_is_asked_for(tmp_path, places, code):
@@ -154,3 +158,13 @@ def test_jitter_of_a_twentieth_of_the_distance_is_named(series, numbered, plain_
         dataset.ImagePositionPatient = [x, y, z + 4.0 * offsets[index]]
 
     assert codes(series(volume=numbered(plain_affine((1.0, 1.0, 4.0))), edit=edit)) == {"SERIES_JITTER"}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(10, 40), st.integers(1, 12), st.sampled_from([0.0, 0.04, 0.12]))
+def test_a_hole_is_never_interpolated_however_far_the_slices_are_off_their_places(seed, count, hole, jitter):
+    places = np.arange(count + hole) + np.random.default_rng(seed).uniform(-jitter, jitter, count + hole)
+    positions = np.zeros((count, 3))
+    positions[:, 2] = STEP_MM * np.delete(places, np.arange(count // 2, count // 2 + hole))
+    with pytest.raises(InputRejected) as refusal:
+        stack(positions, np.eye(3)[:2], (1.0, 1.0), resample=True)
+    assert refusal.value.code == "SERIES_MISSING_SLICE"

@@ -24,6 +24,8 @@ MOST_TILT_DEGREES = 35.0
 _SAME_PLACE_MM = 1e-3
 _MOST_GROWTH = 4
 """Resampling gives at most this many times the received slices: more would be invention."""
+_HOLE = 1.75
+"""A slice distance of this many usual ones (their median) is a hole: interpolated, it would be invention."""
 _RESAMPLED = frozenset({"SERIES_JITTER", "SERIES_TWO_INCREMENTS", "SERIES_IRREGULAR"})
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -146,10 +148,8 @@ def _uneven(along_mm: Vectors) -> InputRejected | None:
             " Set source.resample to interpolate.",
             code="SERIES_TWO_INCREMENTS",
         )
-    multiples = np.round(gaps_mm / smallest_mm)
-    beside = np.abs(gaps_mm / smallest_mm - multiples)
-    if multiples.max() >= 2 and (beside <= GAP_TOLERANCE * np.minimum(multiples, 2)).all():
-        missing = int(multiples.sum()) - len(gaps_mm)
+    missing = _missing(gaps_mm)
+    if missing:
         return InputRejected(
             f"{missing} slice{'s are' if missing > 1 else ' is'} missing between slices {smallest_mm:.3g} mm apart; fetch the"
             " whole series.",
@@ -166,6 +166,17 @@ def _uneven(along_mm: Vectors) -> InputRejected | None:
         " Set source.resample to interpolate.",
         code="SERIES_IRREGULAR",
     )
+
+
+def _missing(gaps_mm: Vectors) -> int:
+    """How many slices are missing: gaps are multiples of the smallest, or, of slices off their places too, some are holes."""
+    multiples = np.round(gaps_mm / gaps_mm.min())
+    beside = np.abs(gaps_mm / gaps_mm.min() - multiples)
+    if multiples.max() >= 2 and (beside <= GAP_TOLERANCE * np.minimum(multiples, 2)).all():
+        return int(multiples.sum()) - len(gaps_mm)
+    usual_mm = float(np.median(gaps_mm))
+    holes_mm = gaps_mm[gaps_mm >= _HOLE * usual_mm]
+    return int(np.round(holes_mm / usual_mm).sum()) - len(holes_mm)
 
 
 def _turn(gaps_mm: Vectors) -> int:
