@@ -90,3 +90,20 @@ def test_a_rule_that_does_not_fit_releases_nothing(series, rule):
     reading = read(series(edit=flagged), Deidentification(masks=(rule,)))
     assert reading.found == ()
     assert {one.code for one in reading.refused} == {"PHI_PIXELS"}
+
+
+@pytest.mark.parametrize(("bits", "signed", "padding"), [(12, 0, 63536), (16, 1, -2000), (12, 1, -2000)])
+def test_padding_beside_a_blanked_box_is_air_and_the_box_is_not_padding(series, bits, signed, padding):
+    def padded(dataset, _):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, signed
+        values = np.arange(12).reshape(3, 4) + 100
+        values[:, 0] = padding
+        dataset.PixelData = values.astype("<i2" if signed else "<u2").tobytes()
+        dataset.add_new(0x00280120, "SS" if signed else "US", padding)
+        dataset.RescaleIntercept = -1024
+
+    (found,) = read(series(edit=padded), MASK).found
+    plane = found.volume.array[0, :, :, 0].T
+    assert (plane[:, 0] == -1024).all(), "outside the field of view is air, whatever is blanked elsewhere"
+    assert (plane[:2, 1:3] == 101 - 1024).all(), "a box is as dark as the darkest that was measured"
+    assert plane[2].tolist() == [-1024, 109 - 1024, 110 - 1024, 111 - 1024]

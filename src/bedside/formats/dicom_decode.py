@@ -41,22 +41,25 @@ def decode(value: bytes | memoryview, facts: Facts) -> tuple[Stored, NDArray[np.
             plane = _compressed(bytes(value), facts)
             if plane.shape != (facts.rows, facts.columns):
                 raise ValueError
-    if facts.decision.boxes:
-        plane = _blanked(_within_bits(plane, facts), facts)
     padding = None
     if facts.padding is not None:
         inside = (plane >= facts.padding[0]) & (plane <= facts.padding[1])
         padding = inside if inside.any() else None
-    return _within_bits(plane, facts), padding
+    plane = _within_bits(plane, facts)
+    return _blanked(plane, padding, facts) if facts.decision.boxes else (plane, padding)
 
 
-def _blanked(plane: Stored, facts: Facts) -> Stored:
-    """The frame with its boxes constant: its own darkest number, as `burned_in_pixels.blanked` does for a whole file."""
+def _blanked(plane: Stored, padding: NDArray[np.bool_] | None, facts: Facts) -> tuple[Stored, NDArray[np.bool_] | None]:
+    """The frame with its boxes constant: its own darkest number that is no padding, as no padding hides in a box either."""
     blanked = np.array(plane)
-    darkest = blanked.max() if facts.photometric == "MONOCHROME1" else blanked.min()
+    measured = plane if padding is None or padding.all() else plane[~padding]
+    darkest = measured.max() if facts.photometric == "MONOCHROME1" else measured.min()
     for left, top, right, bottom in facts.decision.boxes:
-        blanked[top : bottom + 1, left : right + 1] = darkest
-    return blanked
+        box = slice(top, bottom + 1), slice(left, right + 1)
+        blanked[box] = darkest
+        if padding is not None and not padding.all():
+            padding[box] = False
+    return blanked, padding
 
 
 def _native(value: bytes | memoryview, facts: Facts) -> Stored:
