@@ -64,3 +64,19 @@ def test_a_file_of_names_that_cannot_be_read_is_wrong_use(home):
     assert bedside("ingest", "small", "--from", "batch0", cwd=home).code == 0
     said = bedside("datasets", "small", "--drop", "nowhere.txt", "--json", cwd=home)
     assert said.code == 2
+
+
+def test_what_if_says_beforehand_what_ingest_would_end_with(home):
+    many = ("split.folds=4",)
+    planned = bedside("ingest", "small", "--from", "batch0", "--what-if", "--json", cwd=home, sets=many)
+    ended = bedside("ingest", "small", "--from", "batch0", "--json", cwd=home, sets=many)
+    assert (planned.code, ended.code) == (0, 2)
+    assert planned.json["obstacle"] == ended.json["error"]["sentence"]
+    assert "leave 2 for 4 folds" in planned.json["obstacle"]
+
+
+def test_each_refusal_is_shown_with_its_reason(home):
+    (home / "batch0" / "notes.txt").write_text("not a scan")
+    said = bedside("ingest", "small", "--from", "batch0", cwd=home).out
+    assert "DCM_NOT_DICOM" in said
+    assert "1 in quarantine: The file has no DICOM preamble" in said

@@ -8,7 +8,7 @@ from multiprocessing.reduction import ForkingPickler
 import pytest
 
 from bedside.core import errors
-from bedside.core.errors import BedsideError, ConfigError, Problem, ResourceError, disk_errors
+from bedside.core.errors import BedsideError, ConfigError, Problem, ResourceError, UsageError, disk_errors
 
 TABLE = {
     "BedsideError": 1,
@@ -54,6 +54,12 @@ def test_a_full_disk_in_any_of_its_forms_is_a_resource_error(number: int) -> Non
     with pytest.raises(ResourceError, match="while storing") as caught, disk_errors("storing"):
         raise OSError(number, "x")
     assert caught.value.code == "DISK_FULL"
+
+
+def test_a_read_only_disk_asks_for_another_folder() -> None:
+    with pytest.raises(UsageError, match="read-only while storing") as caught, disk_errors("storing"):
+        raise OSError(errno.EROFS, "x")
+    assert caught.value.code == "READ_ONLY"
 
 
 def test_another_os_error_passes_unchanged() -> None:

@@ -62,6 +62,23 @@ def test_every_verb_has_help_that_says_more_than_its_name(answers: dict, verb: s
     )
 
 
+def test_the_list_of_verbs_follows_the_chain_on_whole_lines_and_names_the_exit_codes() -> None:
+    command = [sys.executable, "-m", "bedside", "--help"]
+    said = subprocess.run(command, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, check=True).stdout
+    listed = [line.split()[0] for line in said.partition("Commands:")[2].strip().splitlines()]
+    assert sorted(listed) == VERBS
+    assert [verb for verb in listed if verb in {"init", "ingest", "train", "evaluate", "promote", "verify"}] == [
+        "init",
+        "ingest",
+        "train",
+        "evaluate",
+        "promote",
+        "verify",
+    ]
+    assert "..." not in said.partition("Commands:")[2]
+    assert "Exit codes: 0 yes" in said
+
+
 def test_help_of_all_verbs_loads_nothing_heavy(answers: dict) -> None:
     assert not HEAVY & set(answers["loaded"])
 

@@ -10,7 +10,7 @@ import pytest
 
 from bedside.core.custody import verify
 from bedside.core.deidentification import Deidentification
-from bedside.core.errors import UsageError
+from bedside.core.errors import InputRejected, UsageError
 from bedside.core.identity import KEY_VARIABLE, Identity
 from bedside.core.ports import Lost
 from bedside.core.volume import Volume
@@ -18,6 +18,7 @@ from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.ingest.certificate import load
 from bedside.ingest.deidentify import deidentify, plan
 from bedside.ingest.pipeline import ingest
+from bedside.ingest.quarantine import Quarantine
 
 SECRET = "a secret of this test"
 HASHED = re.compile(r"P[0-9a-f]{16}/[0-9a-f]{32}/[0-9a-f]{32}/[0-9a-f]{32}\.dcm\Z")
@@ -152,13 +153,23 @@ def test_a_missing_source_or_key_is_wrong_use(hospital, tmp_path, monkeypatch):
 def test_a_face_is_refused_unless_it_is_waived_with_a_reason(scans, configure, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["bedside.ingest.deidentify"], "recognizable", lambda _elements: True)
     source = {"images": "images", "labels": None, "identity": "pseudonym"}
-    _, refused = deidentify(configure(source=source), scans, tmp_path / "out")
-    assert refused.written == 0
-    assert refused.rejected["RECOGNIZABLE_FACE"] == 7
+    config = configure(source=source)
+    with pytest.raises(InputRejected, match="7 RECOGNIZABLE_FACE") as caught:
+        deidentify(config, scans, tmp_path / "out")
+    assert caught.value.code == "NOTHING_WRITTEN"
+    assert [one.code for one in Quarantine(config.workspace.quarantine).refusals()].count("RECOGNIZABLE_FACE") == 6
+    assert config.workspace.ledger.last("deidentified") is None
     waiver = Deidentification(faces="waive", faces_reason="ethics vote 12").model_dump(mode="json")
     _, waived = deidentify(configure(source={**source, "deidentify": waiver}), scans, tmp_path / "out")
     assert (waived.written, waived.faces_waived) == (6, 6)
     assert waived.options.faces_reason == "ethics vote 12"
+
+
+def test_an_empty_folder_gives_no_certificate(hospital, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputRejected) as caught:
+        deidentify(hospital, tmp_path / "empty", tmp_path / "out")
+    assert caught.value.code == "NO_FILES"
 
 
 @pytest.mark.real

@@ -1,15 +1,20 @@
 """`bedside init` proposes a study that loads, that the folder it saw keeps, and in which nobody is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from bedside.cli.app import application
 from bedside.core.config import Study, load
 from bedside.core.contract import Contract
-from bedside.core.errors import UsageError
+from bedside.core.errors import InputRejected, UsageError
+from bedside.core.volume import Volume
+from bedside.data.split import split_patients
+from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.formats.nifti import write_nifti
 from bedside.ingest.cohort import write_phantom_cohort
 from bedside.ingest.pipeline import ingest, summary
@@ -126,7 +131,7 @@ def test_a_column_is_what_all_its_cells_are_or_it_is_left_out(words: list[str], 
 
 def test_a_folder_without_a_sound_image_is_said_so_without_a_name_from_it(tmp_path: Path) -> None:
     (tmp_path / "SMITH.txt").write_text("hello")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(InputRejected) as caught:
         look_around(tmp_path)
     assert caught.value.code == "NOTHING_SOUND"
     assert "SMITH" not in caught.value.sentence
@@ -141,6 +146,30 @@ def test_init_never_touches_a_file_that_is_there(phantoms: Path, tmp_path: Path)
     done = CliRunner().invoke(application(), arguments)
     assert isinstance(done.exception, UsageError)
     assert out.read_text() == "mine"
+
+
+def test_what_init_would_write_is_printed_and_not_written(phantoms: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    done = CliRunner().invoke(application(), ["init", str(phantoms), "--out", str(out), "--what-if"])
+    assert done.exception is None
+    assert "contract:" in done.stdout
+    assert not out.exists()
+
+
+def test_the_proposed_split_can_be_filled_by_the_patients_who_were_seen(phantoms: Path) -> None:
+    sight = look_around(phantoms)
+    for patients in range(2, 40):
+        split = yaml.safe_load(study_text(replace(sight, patients=patients)))["split"]
+        split_patients([f"P{number}" for number in range(patients)], **split)
+    alone = study_text(replace(sight, patients=1))
+    assert "one patient; ingest needs one in each fold" in alone
+
+
+def test_patients_are_counted_once_however_many_volumes_they_have(tmp_path: Path) -> None:
+    for number in range(3):
+        identity = SeriesIdentity.of("ONE" if number else "OTHER", str(number))
+        write_series(tmp_path / f"s{number}", Volume.of(np.full((1, 8, 8, 4), number), np.eye(4)), identity=identity)
+    assert look_around(tmp_path).patients == 2
 
 
 def test_every_comment_stands_on_a_line_of_its_own_or_after_a_setting(phantoms: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import traceback
 from types import FrameType
 
-from bedside.core.errors import BedsideError, ConfigError, Interrupted, ResourceError, disk_errors
+from bedside.core.errors import BedsideError, ConfigError, GateRefused, Interrupted, ResourceError, UsageError, disk_errors
 
 
 def main() -> None:
@@ -24,6 +24,10 @@ def run() -> int:
         with disk_errors("writing a result"):
             application()(prog_name="bedside")
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            return 0
+        if stop.code == UsageError.exit_code:
+            _in_json(UsageError("The command line is not understood; stderr says why, and --help what is.", code="USAGE"))
         return stop.code if isinstance(stop.code, int) else 1
     except BedsideError as error:
         return _report(error)
@@ -33,6 +37,14 @@ def run() -> int:
         )
     except BrokenPipeError:
         return 0
+    except PermissionError:
+        return _report(
+            UsageError(
+                "This user may not read or write something that the command needs: the study folder, the source or the target;"
+                " give the right to, or choose another folder.",
+                code="NO_RIGHT",
+            )
+        )
     except Exception:  # noqa: BLE001 - the one place where a defect becomes exit 1
         traceback.print_exc()
         print("bedside: this is a defect of bedside, not of your input; please report the lines above.", file=sys.stderr)  # noqa: T201
@@ -46,9 +58,15 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 def _report(error: BedsideError) -> int:
     print(f"bedside: {error.sentence}", file=sys.stderr)  # noqa: T201
+    if not isinstance(error, GateRefused):
+        _in_json(error)
+    return error.exit_code
+
+
+def _in_json(error: BedsideError) -> None:
+    """Say it for programs, once: a gate that refuses has printed its result, which says so, before it raises."""
     if "--json" in sys.argv:
         body: dict[str, object] = {"code": error.code, "exit": error.exit_code, "sentence": error.sentence}
         if isinstance(error, ConfigError):
             body["problems"] = [problem._asdict() for problem in error.problems]
         print(json.dumps({"error": body}))  # noqa: T201
-    return error.exit_code

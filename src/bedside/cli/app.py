@@ -10,12 +10,13 @@ from bedside.cli import show
 from bedside.cli.bars import bars
 
 if TYPE_CHECKING:
+    from typer.models import CommandInfo
+
     from bedside.core.config import Config
 
 HERE = Path("study.yaml")
 app = typer.Typer(
     name="bedside",
-    help="Medical images from the scanner to a decision at the bedside, every step provable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,11 +61,37 @@ _VERB_MODULES = (
     "bedside.cli.quality",
     "bedside.cli.labels",
 )
-"""Modules whose import adds verbs; the order of the help."""
+"""Modules whose import adds verbs."""
+_VERBS = {
+    "init": "Propose a study.yaml for a folder of scans.",
+    "ingest": "Check scans against the contract and store them.",
+    "deidentify": "Write DICOM files without identity, certified.",
+    "datasets": "List versions of the dataset, compare two.",
+    "quality": "Report outliers, groups and leaks of a dataset.",
+    "labels": "Show a label map, or compare two.",
+    "train": "Train in the study's minutes; goes on by itself.",
+    "evaluate": "Score a model per patient and structure.",
+    "promote": "Put a model into production if every gate agrees.",
+    "accelerate": "Keep forms of a model that are faster and the same.",
+    "predict": "Masks, surfaces and DICOM SEG of received series.",
+    "verify": "Check the chain, and every stored byte again.",
+    "runs": "List runs, and who is in production.",
+    "schema": "Print the JSON schema of study.yaml or site.yaml.",
+    "demo": "Run the whole chain on a generated cohort.",
+}
+"""What the list of verbs says of each, in the order of the chain; one line of a narrow terminal."""
 
 
 def application() -> typer.Typer:
     """The whole command line, every verb added."""
     for module in _VERB_MODULES:
         import_module(module)
+    order = list(_VERBS)
+    for command in app.registered_commands:
+        command.short_help = _VERBS[_name(command)]
+    app.registered_commands.sort(key=lambda command: order.index(_name(command)))
     return app
+
+
+def _name(command: "CommandInfo") -> str:
+    return command.name or command.callback.__name__ if command.callback else ""

@@ -39,7 +39,7 @@ def datasets(
     if drop is not None:
         return _dropped(config, drop, json=json, what_if=what_if)
     if what_if:
-        return typer.echo("datasets without --drop only reads the ledger and manifests; nothing would change")
+        return show.nothing("datasets without --drop only reads the ledger and manifests; nothing would change", json=json)
     if diff is not None:
         from bedside.ingest.compare import diff as compare
 

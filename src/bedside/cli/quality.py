@@ -63,7 +63,7 @@ def quality(
 def _show(report: "QualityReport") -> None:
     console = show.console()
     sides = ", ".join(f"{side} {count}" for side, count in report.splits.items())
-    console.print(f"dataset {report.dataset[:12]}: {report.cases} cases of {report.patients} patients ({sides})")
+    console.print(f"dataset {report.dataset[:12]}: {report.cases} cases of {report.patients} patients; cases by split: {sides}")
     for name, rows in report.groups.items():
         known = ", ".join(f"{row.value} {'<' + str(report.min_count) if row.suppressed else row.cases}" for row in rows[:6])
         console.print(f"{name.replace('_', ' ')}: {known}{', ...' if len(rows) > 6 else ''}", markup=False)

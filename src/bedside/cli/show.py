@@ -30,11 +30,24 @@ def as_json(value: BaseModel | Mapping[str, JsonValue] | list[JsonValue]) -> Non
     Console(highlight=False, soft_wrap=True).print_json(json.dumps(body), indent=2)
 
 
+def nothing(text: str, *, json: bool) -> None:
+    """What `--what-if` says of a verb that only reads."""
+    return as_json({"would_change": 0, "sentence": text}) if json else print(text)  # noqa: T201
+
+
 def plan(value: BaseModel, *, verb: str) -> None:
-    """Say what a verb would do."""
-    table = Table(title=f"bedside {verb} would do this (nothing was done)", show_header=False)
+    """Say what a verb would do; what is empty is left out, and codes stand one a line."""
+    title = f"bedside {verb} would do this (nothing was done)"
+    table = Table(title=title, show_header=False, min_width=len(title) + 4)
     for key, item in value.model_dump(mode="json").items():
-        table.add_row(key.replace("_", " "), _plain(item))
+        if item == "":
+            continue
+        if isinstance(item, dict) and item:
+            table.add_row(key.replace("_", " "), "")
+            for name, inner in item.items():
+                table.add_row(f"  {name}", _plain(inner))
+        else:
+            table.add_row(key.replace("_", " "), _plain(item))
     console().print(table)
 
 
@@ -57,7 +70,8 @@ def dataset(value: "Dataset") -> None:
     table.add_row("files received", str(own.received))
     table.add_row("accepted / rejected / duplicate", f"{own.accepted} / {rejected} / {own.duplicates}")
     for code, count in sorted(own.rejected.items()):
-        table.add_row(f"  {code}", f"{count} in quarantine")
+        reason = manifest.reasons.get(code, "")
+        table.add_row(f"  {code}", f"{count} in quarantine" + (f": {reason}" if reason else ""))
     table.add_row("cases", str(len(manifest.cases)))
     if manifest.parent and manifest.batch:
         change = manifest.batch

@@ -248,7 +248,7 @@ def runs(
 
     config = options.load_config(study, overrides, folder)
     if what_if:
-        return typer.echo("runs only reads the ledger; nothing would change")
+        return show.nothing("runs only reads the ledger; nothing would change", json=json)
     if production_at:
         return show_production(config.workspace, _date(production_at), json=json)
     listed = list_runs(config.workspace)
@@ -278,7 +278,7 @@ def schema(
     if overrides:
         raise UsageError("schema has no settings to override; it prints the schema of the files.", code="USAGE")
     if what_if:
-        return typer.echo("schema only prints; nothing would change")
+        return show.nothing("schema only prints; nothing would change", json=_json)
     return show.as_json((Site if site else Study).model_json_schema(mode="validation"))
 
 

@@ -113,7 +113,10 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
-    """Map a full disk (ENOSPC, quota, file-size limit) to `ResourceError`; other OS errors pass unchanged."""
+    """Map a full disk (ENOSPC, quota, file-size limit) to `ResourceError`, and a read-only one to `UsageError`.
+
+    Other OS errors pass unchanged.
+    """
     try:
         yield
     except OSError as error:
@@ -121,5 +124,10 @@ def disk_errors(doing: str) -> Iterator[None]:
             raise ResourceError(
                 f"The disk is full while {doing}; what was there before is intact, so free some space and repeat the command.",
                 code="DISK_FULL",
+            ) from error
+        if error.errno == errno.EROFS:
+            raise UsageError(
+                f"The disk is read-only while {doing}; choose a folder that can be written (--folder, --out, --to).",
+                code="READ_ONLY",
             ) from error
         raise

@@ -43,8 +43,9 @@ class Identity:
         key = (os.environ if environment is None else environment).get(KEY_VARIABLE, "").strip()
         if not key:
             raise UsageError(
-                f"Pseudonyms need a secret in the environment variable {KEY_VARIABLE} (32 random characters; the same secret"
-                " gives the same pseudonyms); for data without persons behind it set source.identity: keep.",
+                f"Pseudonyms need a secret in the environment variable {KEY_VARIABLE} (32 random characters, as"
+                " `openssl rand -hex 16` prints; the same secret gives the same pseudonyms); for data without persons behind it"
+                " set source.identity: keep.",
                 code="NO_KEY",
             )
         if len(key) < _SHORTEST_KEY:

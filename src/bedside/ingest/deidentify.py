@@ -132,6 +132,7 @@ def deidentify(
 
     Raises:
         UsageError: a folder or the key is missing, or one folder lies in the other.
+        InputRejected: NO_FILES: there are none; NOTHING_WRITTEN: all were refused, and wait in quarantine.
         ResourceError: the disk is full.
     """
     identity = Identity.of("pseudonym")
@@ -148,10 +149,21 @@ def deidentify(
                 refused = Refused((path,), answer.problem.code, answer.problem.sentence)
                 records.refused(quarantine.admit(refused))
             tally.add(answer)
+        if not tally.files:
+            raise _nothing_written(tally.rejected)
         certificate = tally.certificate(identity, options)
         digest = store(workspace, certificate, tally.files)
         _record(workspace.ledger, digest, certificate, tally)
     return digest, certificate
+
+
+def _nothing_written(rejected: Counter[str]) -> InputRejected:
+    listed = ", ".join(f"{count} {code}" for code, count in sorted(rejected.items()))
+    return InputRejected(
+        f"No file was written: all {sum(rejected.values())} received files were refused ({listed}); their bytes and the reasons"
+        " are in quarantine.",
+        code="NOTHING_WRITTEN",
+    )
 
 
 def plan(config: Config, source: Path, *, executor: Executor | None = None, progress: Progress = SILENT) -> Plan:
@@ -193,7 +205,10 @@ def _paths(source: Path, target: Path | None) -> list[Path]:
         here, there = source.resolve(), target.resolve()
         if here == there or here in there.parents or there in here.parents:
             raise UsageError("The source and the target lie in each other; write to a folder of its own.", code="NO_TARGET")
-    return sorted(path for path in source.rglob("*") if path.is_symlink() or not path.is_dir())
+    paths = sorted(path for path in source.rglob("*") if path.is_symlink() or not path.is_dir())
+    if not paths:
+        raise InputRejected("The folder to de-identify holds no files; give the folder that was received.", code="NO_FILES")
+    return paths
 
 
 def _answers(

@@ -47,6 +47,8 @@ def discover(source: Path, layout: "Source") -> Discovery:
     Raises:
         UsageError: NO_SOURCE (a folder is missing) or SOURCE_UNREADABLE.
     """
+    if not source.is_dir():
+        raise UsageError("There is no such folder of scans; check the path after --from.", code="NO_SOURCE")
     images = _folder(source, layout.images, "images")
     labels = None if layout.labels is None else _folder(source, layout.labels, "labels")
     if labels is not None and images.samefile(labels):

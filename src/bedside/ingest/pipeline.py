@@ -10,7 +10,7 @@ from bedside.adapters.site import executor_for
 from bedside.core.config import Config, Study
 from bedside.core.dataset import FORMAT, MANIFEST, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
-from bedside.core.errors import UsageError
+from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
 from bedside.core.ports import Executor
@@ -50,6 +50,7 @@ class Ingested(Record):
         added, relabelled: cases that came with these files.
         received, accepted, duplicates: numbers of these files, images and masks alike.
         rejected: code to number of these files.
+        obstacle: why it would not become a dataset all the same; only a plan has one.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Ingested(Record):
     accepted: int
     rejected: dict[str, int]
     duplicates: int
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,19 @@ def plan(
         accepted=accepted,
         rejected=rejected,
         duplicates=duplicates,
+        obstacle=_obstacle(batch, settled),
     )
+
+
+def _obstacle(batch: _Batch, settled: tuple[Outcome, ...]) -> str:
+    """What `ingest` would end with although files were accepted: too few patients for the split, or no case at all."""
+    try:
+        manifest_of(batch.config.study, settled, About(batch.rules.identity), parent=batch.parent)
+    except InputRejected:
+        return "No case would be accepted."
+    except UsageError as error:
+        return error.sentence
+    return ""
 
 
 def summary(dataset: Dataset) -> Ingested:

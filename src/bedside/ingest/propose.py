@@ -100,7 +100,7 @@ class Sight:
     Attributes:
         source: where images, masks and the table lie.
         files: in the folder; `whole`: whether the sample was all of them.
-        volumes: sound volumes of the sample; `modalities`: of them, as their headers say ("" for NIfTI).
+        volumes: sound volumes of the sample; `patients`: whose they are, a NIfTI file counting as one; `modalities`: of them, as their headers say ("" for NIfTI).
         modality, guessed: of most; whether it had to be guessed from the values.
         spacings_mm: (N, 3) with the axes turned to the closest RAS+; `shapes`: (N, 3).
         values: smallest and largest of the volumes that were read, (low, high).
@@ -116,6 +116,7 @@ class Sight:
     files: int
     whole: bool
     volumes: int
+    patients: int
     modalities: Mapping[str, int]
     modality: str
     guessed: bool
@@ -171,7 +172,8 @@ def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
         progress: advances with files and volumes.
 
     Raises:
-        UsageError: NO_SOURCE or SOURCE_UNREADABLE; NOTHING_SOUND: no file of the sample is a sound image.
+        UsageError: NO_SOURCE or SOURCE_UNREADABLE.
+        InputRejected: NOTHING_SOUND: no file of the sample is a sound image.
     """
     if not folder.is_dir():
         raise UsageError("There is no such folder to look at; check the path.", code="NO_SOURCE")
@@ -181,7 +183,10 @@ def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
     found, refused = _found(chosen, progress)
     if not found:
         why = ", ".join(f"{code} {count}" for code, count in refused.most_common(5)) or "no files"
-        raise UsageError(f"No file of the folder is part of a sound CT or MR image ({why}).", code="NOTHING_SOUND")
+        raise InputRejected(
+            f"No file of the folder is part of a sound CT or MR image ({why}); give the folder that holds the scans.",
+            code="NOTHING_SOUND",
+        )
     found, modality = _of_one_kind(found)
     values = _values(found, progress)
     codes, masks = _codes(discovery, progress)
@@ -193,6 +198,7 @@ def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
         files=discovery.received,
         whole=len(chosen) == len(discovery.images),
         volumes=len(found),
+        patients=_patients(found),
         modalities=Counter(one.modality for one in found),
         modality=modality or ("CT" if values.airy * 2 > values.looked else "MR"),
         guessed=guessed,
@@ -267,6 +273,11 @@ def _of_one_kind(found: Sequence[Found]) -> tuple[list[Found], str]:
         return list(found), ""
     modality = named.most_common(1)[0][0]
     return [one for one in found if one.modality in {"", modality}], modality
+
+
+def _patients(found: Sequence[Found]) -> int:
+    named = {(one.issuer, one.patient_id) for one in found if one.patient_id}
+    return len(named) + sum(not one.patient_id for one in found)
 
 
 def _values(found: Sequence[Found], progress: Progress) -> _Values:

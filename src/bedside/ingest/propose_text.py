@@ -45,7 +45,8 @@ def _indented(lines: Iterator[str]) -> Iterator[str]:
 def _seen(sight: Sight) -> str:
     part = "all" if sight.whole else "a sample"
     refused = ", ".join(f"{code} {count}" for code, count in list(sight.refused.items())[:8])
-    lines = [f"# Seen: {sight.files} files, {part} of them looked at; {sight.volumes} sound volumes; {sight.masks} masks read."]
+    volumes = f"{sight.volumes} sound volumes of {sight.patients} patients"
+    lines = [f"# Seen: {sight.files} files, {part} of them looked at; {volumes}; {sight.masks} masks read."]
     if refused:
         lines.append(f"# Files that would be refused, by reason: {refused}.")
     return "\n".join(lines)
@@ -139,10 +140,13 @@ def _source(sight: Sight) -> Iterator[str]:
 
 
 def _split(sight: Sight) -> str:
-    if sight.volumes >= _FEW_PATIENTS:
+    """A division that the patients who were seen can fill."""
+    if sight.patients >= _FEW_PATIENTS:
         return "split: {test: 0.2, folds: 5, seed: 0}   # by patient; the test split is locked"
-    folds = max(2, min(5, sight.volumes - 1))
-    return f"split: {{test: 0.2, folds: {folds}, seed: 0}}   # so few volumes that no score will mean much"
+    folds = max(2, min(5, sight.patients - 2))
+    test = 0.2 if sight.patients > 2 else 0
+    why = "so few patients that no score will mean much" if sight.patients > 1 else "one patient; ingest needs one in each fold"
+    return f"split: {{test: {test}, folds: {folds}, seed: 0}}   # {why}"
 
 
 def _preprocess(sight: Sight) -> str:
