@@ -100,7 +100,8 @@ class Sight:
     Attributes:
         source: where images, masks and the table lie.
         files: in the folder; `whole`: whether the sample was all of them.
-        volumes: sound volumes of the sample; `patients`: whose they are, a NIfTI file counting as one; `modalities`: of them, as their headers say ("" for NIfTI).
+        volumes: sound volumes of the sample; `modalities`: of them, as their headers say ("" for NIfTI).
+        patients: whose they are; a NIfTI file counts as one.
         modality, guessed: of most; whether it had to be guessed from the values.
         spacings_mm: (N, 3) with the axes turned to the closest RAS+; `shapes`: (N, 3).
         values: smallest and largest of the volumes that were read, (low, high).
