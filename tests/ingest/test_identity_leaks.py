@@ -127,11 +127,18 @@ def test_no_seed_is_in_any_byte_that_the_commands_write_or_say(export, home, com
     assert command("deidentify", home / "study.json", "--from", root, "--to", home / "out") in {0, 3}
     folder = next((root / "images").rglob("*.dcm")).parent
     assert command("deidentify", home / "study.json", "--from", folder, "--what-if", "--json") == 0
+    assert command("ingest", home / "study.json", "--from", root, "--set", "split.seed=1") == 0
+    first, second = (path.name for path in (home / "test" / "store").iterdir() if (path / "manifest.json").is_file())
+    assert command("datasets", home / "study.json") == 0
+    assert command("datasets", home / "study.json", "--diff", first, second) == 0
+    assert command("quality", home / "study.json") == 0
+    assert command("init", root, "--out", home / "proposed" / "study.yaml") == 0
     assert command("verify", home / "study.json") == 0
     assert len(list((home / "out").rglob("*.dcm"))) >= 12
     search = Search()
     search.folder(home / "test", besides=kept_as_received(home / "test"))
     search.folder(home / "out")
+    search.folder(home / "proposed")
     said = capfd.readouterr()
     search.text(said.out + said.err + caplog.text, "what was said")
     assert search.hits == []
