@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from bedside.formats.dicom import Shared, assemble, look, read_folder
 from bedside.formats.dicom_elements import Element, Elements
 from bedside.formats.dicom_values import name
 
@@ -34,3 +36,13 @@ def test_names_in_the_commonest_character_sets_read_as_pydicom_reads_them():
         codecs = convert_encodings([sets]) if sets else ["utf8"]
         expected = decode_bytes(raw, codecs, {"\r", "\n"})
         assert name(Elements(data=data, table=table), 0x00100010) == expected == value
+
+
+def test_looks_keep_one_object_for_what_many_headers_say(series):
+    paths = sorted(series().iterdir())
+    shared = Shared()
+    looks = [shared.look(deepcopy(look(path)), path) for path in paths]
+    headers = [one.slices[0].header for one in looks]
+    assert len({id(header.facts) for header in headers}) == len({id(one.series) for one in looks}) == 1
+    assert all(one.path is path and one.slices[0].path is path for one, path in zip(looks, paths, strict=True))
+    assert assemble(looks).found[0].source == read_folder(paths[0].parent).found[0].source

@@ -104,14 +104,14 @@ def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool =
     damaged: dict[_Series, list[Damage]] = defaultdict(list)
     duplicates: list[Path] = []
     seen: set[str] = set()
-    shared = _Shared()
+    shared = Shared()
     for one in looks:
         if one.digest and one.digest in seen:
             duplicates.append(one.path)
             continue
         seen.add(one.digest)
         if one.problem is None:
-            slices[one.series].extend(map(shared.slice, one.slices))
+            slices[one.series].extend(shared.slice(each, one.path) for each in one.slices)
         else:
             damaged[one.series].append((one.path, one.problem))
     found: list[Found] = []
@@ -125,19 +125,29 @@ def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool =
     return Reading(tuple(found), tuple(refused), tuple(duplicates))
 
 
-class _Shared:
-    """One object for all equal facts and marks, so that memory does not grow with what 100,000 headers repeat."""
+class Shared:
+    """One object for all equal parts of looks, so that memory does not grow with what 100,000 headers repeat."""
 
     def __init__(self) -> None:
         self._facts: dict[Facts, Facts] = {}
         self._marks: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._series: dict[_Series, _Series] = {}
+        self._pixels: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def slice(self, one: Slice) -> Slice:
+    def look(self, one: Look, path: Path) -> Look:
+        """The same answer about the file that lies at `path`, made of shared parts."""
+        series = self._series.setdefault(one.series, one.series)
+        return Look(path, one.digest, series, tuple(self.slice(each, path) for each in one.slices), one.problem)
+
+    def slice(self, one: Slice, path: Path) -> Slice:
         """The same slice, made of shared parts."""
         header = one.header
         facts = self._facts.setdefault(header.facts, header.facts)
         marks = self._marks.setdefault(header.marks, header.marks)
-        return Slice(one.path, one.digest, replace(header, facts=facts, marks=marks))
+        pixels = self._pixels.setdefault(header.pixels, header.pixels)
+        if path is one.path and facts is header.facts and marks is header.marks and pixels is header.pixels:
+            return one
+        return Slice(path, one.digest, replace(header, facts=facts, marks=marks, pixels=pixels))
 
 
 def _strays(

@@ -13,7 +13,7 @@ from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
-from bedside.formats.dicom import Look, look
+from bedside.formats.dicom import Look, Shared, look
 from bedside.formats.dicom_header import NOTHING_DECIDED
 from bedside.formats.found import Found, Refused
 from bedside.formats.nifti import read_nifti
@@ -27,7 +27,7 @@ _SERIES_UID = re.compile(rb"(?s)(?:\x20\x00\x0e\x00|\x00\x20\x00\x0e)(?:UI..|.\x
 """Tag, then VR and length (explicit) or length (implicit), then the value; either byte order (PS3.5 7.1)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What the pass learnt of one file.
 
@@ -96,12 +96,12 @@ def _every(
     answers: dict[Path, Seen] = {}
     again: list[Path] = []
     progress.start("reading headers", len(paths))
-    start, done = time.monotonic(), 0
+    start, done, shared = time.monotonic(), 0, Shared()
     for chunk, answer in zip(chunks, executor.map(look_at_chunk, chunks), strict=True):
         if isinstance(answer, Lost):
             again.extend(chunk)
         else:
-            answers.update((seen.path, seen) for seen in answer)
+            answers.update((path, _shared(seen, path, shared)) for path, seen in zip(chunk, answer, strict=True))
         done += len(chunk)
         progress.advance(done, f"{done / max(time.monotonic() - start, 1e-3):.0f} files/s")
     for path, alone in zip(again, executor.map(look_at_chunk, [(path,) for path in again]), strict=True):
@@ -110,8 +110,14 @@ def _every(
 
 
 def look_at_all(identity: Identity, pixels: Deidentification, paths: Iterable[Path]) -> tuple[Seen, ...]:
-    """Look at several files; runs in a worker."""
-    return tuple(look_at(path, identity, pixels) for path in paths)
+    """Look at several files; runs in a worker. What they have in common travels once."""
+    shared = Shared()
+    return tuple(_shared(look_at(path, identity, pixels), path, shared) for path in paths)
+
+
+def _shared(seen: Seen, path: Path, shared: Shared) -> Seen:
+    """The same, with the path that is known already, and with what other files say too said once."""
+    return Seen(path, seen.digest, shared.look(seen.content, path)) if isinstance(seen.content, Look) else seen
 
 
 def look_at(path: Path, identity: Identity, pixels: Deidentification) -> Seen:
