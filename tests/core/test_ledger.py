@@ -192,9 +192,13 @@ def test_deeply_nested_json_is_a_bad_line_and_not_a_crash() -> None:
 
 WRITER = """\
 import sys
+import time
 from pathlib import Path
 from bedside.core.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
+ledger.path.with_name(sys.argv[2]).touch()
+while not all(ledger.path.with_name(name).exists() for name in "ab"):
+    time.sleep(0.001)
 for number in range(200):
     ledger.append("work", facts={"by": sys.argv[2], "n": number})
 """
@@ -219,7 +223,7 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
         with seen.open("ab", buffering=0) as acknowledged:
             while True:
                 acknowledged.write(b"%d\n" % Ledger(path).append("work").seq)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (seen.exists() and seen.read_bytes().count(b"\n") > 30):
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
