@@ -181,12 +181,12 @@ def test_a_mask_that_fills_the_image_still_has_a_surface():
 
 
 def test_a_whole_volume_is_measured_within_seconds():
-    """128^3 with large surfaces takes about 0.3 s on an idle core; the limit leaves room for a busy machine."""
+    """128^3 with large surfaces takes about 0.3 s of one core."""
     grid = np.indices((128, 128, 128)) - 63.5
     large, small = np.linalg.norm(grid, axis=0) < 55, np.linalg.norm(grid, axis=0) < 52
-    start = time.perf_counter()
+    start = time.thread_time()
     distances = measure(large, small)
-    assert time.perf_counter() - start < 5.0
+    assert time.thread_time() - start < 5.0
     assert surface.mean_surface_distance_mm(distances) == pytest.approx(2.55, abs=0.01)
 
 
