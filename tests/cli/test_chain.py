@@ -197,7 +197,7 @@ def test_training_that_is_stopped_goes_on_by_itself(folder, how):
     process = start(folder, "train", "demo", sets=long)
     wait_for("demo/scratch/train-*/checkpoint-*", folder)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == (-9 if how == signal.SIGKILL else 8), err
     assert "Traceback" not in err
     planned = bedside("train", "demo", "--what-if", "--json", cwd=folder, sets=long).json

@@ -255,7 +255,7 @@ def as_plain_user(study_file, config, batch):
         if shutil.which("setpriv") is None:
             pytest.skip("running as root without setpriv: an unreadable file cannot be made")
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout.strip(), done.stderr
 
 
@@ -363,7 +363,7 @@ def test_a_full_disk_is_a_resource_error_and_nothing_is_lost(batch, config, stud
     batch.add("large", 9, image=rng.integers(0, 99, (40, 40, 20)).astype(np.int16), mask=np.zeros((40, 40, 20), np.uint16))
     batch.write("images", "lonely", rng.integers(0, 9999, (20, 20, 20)).astype(np.int16))
     command = [sys.executable, "-c", INGEST, str(study_file), str(config.workspace.folder), str(batch.root), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (6, "DISK_FULL", "")
     assert config.workspace.ledger.verify().intact
     assert config.workspace.digests() == ()

@@ -18,7 +18,7 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_turns_into_the_same_datas
     index = (config.workspace.quarantine / "index.jsonl").read_text()
     driver = Path(__file__).with_name("killed.py")
     command = [sys.executable, str(driver), str(study_file), str(tmp_path / "killed"), str(batch.root), "9"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(reports) > 10
@@ -38,7 +38,7 @@ def test_two_at_once_write_everything_down_once(batch, config, study_file, event
     script += "print(ingest(load(sys.argv[1], folder=sys.argv[2]), sys.argv[3]).digest)"
     command = [sys.executable, "-c", script, str(study_file), str(config.workspace.folder), str(batch.root)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = {process.communicate(timeout=60)[0].strip() for process in running}
+    digests = {process.communicate(timeout=300)[0].strip() for process in running}
     assert digests == {ingest(config, batch.root).digest}
     assert len(events(config, "case_accepted")) == 4
     assert len(events(config, "ingested")) == len(events(config, "rules_frozen")) == 1

@@ -286,6 +286,6 @@ def test_a_batch_follows_the_version_that_another_process_made_while_it_waited(b
             assert not waiting.done()
             config.workspace.scratch.joinpath("ingest.lock").rename(tmp_path / "held.lock")
             middle = ingest(config, second.root, add=True)
-        last = waiting.result(timeout=20)
+        last = waiting.result(timeout=300)
     assert last.manifest.parent == middle.digest
     assert sorted(case.id for case in last.manifest.cases) == list("abcdef")
