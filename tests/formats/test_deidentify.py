@@ -265,6 +265,7 @@ def test_safe_private_elements_stay_only_by_creator_element_and_form() -> None:
         (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞"),
         ("GB18030", "Wang^XiaoDong=王^小东"),
         ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+        ("ISO_IR 192", "Mu\u0308ller^Rene\u0301"),
     ],
 )
 def test_names_in_any_character_set_are_found_in_other_texts(charset: str | list[str], name: str) -> None:
@@ -369,3 +370,49 @@ def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised() -> None:
     assert 100 < len(codes) < 290
     assert "zq" not in said
     assert all(code.startswith(("DCM_", "PHI_")) for code in codes)
+
+
+def test_a_short_number_as_patient_id_takes_no_rescale_away_but_a_text_that_says_it_is_emptied() -> None:
+    data = person("1024")
+    data.RescaleIntercept, data.ConvolutionKernel = "-1024", "1024"
+    after = decoded(ENGINE.file(encoded(data)).data)
+    assert (after.RescaleIntercept, after.ConvolutionKernel) == (-1024, "")
+
+
+@pytest.mark.parametrize(
+    ("sets", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "山田^太郎"),
+        (["", "ISO 2022 IR 159"], "丂丄^丅"),
+        (["", "ISO 2022 IR 149"], "김^희중"),
+        (["", "ISO 2022 IR 58"], "张^小东"),
+        ("ISO_IR 13", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+        ("ISO_IR 100", "Äneas^Rüdiger"),
+        ("ISO_IR 101", "Wałęsa^Lech"),
+        ("ISO_IR 127", "قباني^لنزار"),
+        ("ISO_IR 138", "שרון^דבורה"),
+        ("ISO_IR 144", "Щукина"),
+        ("ISO_IR 148", "Çavuşoğlu^Ali"),
+        ("ISO_IR 166", "นามสกุล"),
+        ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+        ("ISO_IR 192", "Mu\u0308ller^Rene\u0301"),
+    ],
+)
+def test_a_name_in_any_character_set_is_found_in_bytes_that_nobody_decodes(sets: str | list[str], name: str) -> None:
+    data = person(name="")
+    data.SpecificCharacterSet, data.PatientName, data.ReferringPhysicianName = sets, name, ""
+    as_written = decoded(encoded(data)).get_item(0x00100010).value
+    data.add_new(0x00282000, "OB", (b"made for " + as_written + b" \0")[: 9 + len(as_written) + 1 + len(as_written) % 2])
+    with pytest.raises(InputRejected) as refusal:
+        ENGINE.file(encoded(data))
+    assert refusal.value.code == "PHI_RESIDUAL"
+
+
+def test_more_names_than_belong_to_one_patient_are_refused_before_they_are_searched_for() -> None:
+    data = person()
+    data.ViewCodeSequence = Sequence(Dataset() for _ in range(600))
+    for number, item in enumerate(data.ViewCodeSequence):
+        item.AccessionNumber = f"ACC{number:07d}"
+    with pytest.raises(InputRejected) as refusal:
+        ENGINE.file(encoded(data))
+    assert refusal.value.code == "DCM_ELEMENTS"

@@ -11,8 +11,9 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
-from bedside.formats.deidentify_known import Known
+from bedside.formats.deidentify_known import MOST_STRINGS, Known
 from bedside.formats.deidentify_private import safe_vr
 from bedside.formats.deidentify_rules import CHARACTER_SET, ISSUER, PATIENT_ID, PATIENT_NAME, Decision
 from bedside.formats.deidentify_values import (
@@ -79,10 +80,19 @@ class Acting:
         return Known(self._known.words, codes, Known.of((), (), self._uids).uids)
 
     def learn(self, dataset: Dataset) -> None:
-        """Collect persons' names, identifiers and dates of birth from the whole file."""
+        """Collect persons' names, identifiers and dates of birth from the whole file.
+
+        Raises:
+            InputRejected: DCM_ELEMENTS: more of them than belong to one patient.
+        """
         if not self.again:
             self._collect(dataset)
         self._known = Known.of(self._names, self._codes, self._uids)
+        if len(self._known) > MOST_STRINGS:
+            raise InputRejected(
+                f"The file holds {len(self._known)} names and identifiers of persons; at most {MOST_STRINGS} are looked for.",
+                code="DCM_ELEMENTS",
+            )
 
     def _collect(self, dataset: Dataset) -> None:
         for tag in list(dataset.keys()):
@@ -166,7 +176,7 @@ class Acting:
             return ""
         if defined == "CS" and not _CODE.match(value):
             return ""
-        return "" if self._known.in_text(value) else value
+        return "" if self._known.in_text(value, number=allowed is _NUMBER) else value
 
     def _date(self, value: str, vr: str, days: int) -> str:
         if vr == "TM":

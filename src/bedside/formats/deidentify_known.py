@@ -2,15 +2,27 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from unicodedata import category
 
 from bedside.formats.deidentify_values import OWN_WORDS, VOCABULARY
 
 _SHORTEST_WORD, _SHORTEST_FOREIGN, _SHORTEST_CODE = 3, 2, 4
 _SHORTEST_NUMBER_IN_BYTES, _SHORTEST_IN_PIXELS, _SHORTEST_UID = 6, 6, 14
 _PARTS = re.compile(r"[^\W_]+")
-_ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_kr", "gb18030", "iso8859_5", "iso8859_7")
+_UID, _UID_RUN = re.compile(r"[0-9.]+"), re.compile(rb"[0-9.]{14,}")
+"""A UID stands in a run of its own letters: a part of a longer run is another UID."""
+MOST_STRINGS = 512
+"""More names and identifiers than any file gives one patient; each is searched for everywhere, which must stay quick."""
+_ENCODINGS = (
+    *("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "euc_jp", "euc_kr", "gb18030", "tis_620"),
+    *(f"iso8859_{part}" for part in range(2, 10)),
+)
+_JIS, _JIS_END = "iso2022_jp_1", b"\x1b(B"
+_ESCAPED = rb"(?<=\x1b[ -/][0-~])|(?<=\x1b\$[ -/][0-~])"
+"""Just after an escape sequence of ISO 2022 (PS3.5 6.1.2.5.3), whose last letter is none of a word."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Known:
     def of(cls, names: Iterable[str], codes: Iterable[str], uids: Iterable[str]) -> "Known":
         """Take persons' names apart; leave out what is too short, or too common, to tell anybody apart."""
         words, numbers = set(), set()
-        for part in {form for name in names for one in _PARTS.findall(name) for form in (one.casefold(), one.lower())}:
+        for part in {form for name in names for one in _parts(name) for form in (one.casefold(), one.lower())}:
             if part.isdigit():
                 numbers.add(part)
             elif len(part) >= (_SHORTEST_WORD if part.isascii() else _SHORTEST_FOREIGN):
@@ -47,12 +59,18 @@ class Known:
     def __len__(self) -> int:
         return len(self.words) + len(self.codes) + len(self.uids)
 
-    def in_text(self, text: str) -> bool:
-        """Whether a text holds one of the strings as a whole word."""
+    def in_text(self, text: str, *, number: bool = False) -> bool:
+        """Whether a text holds one of the strings as a whole word.
+
+        Args:
+            text: of one value.
+            number: whether it is a decimal (DS, IS): identifiers of few digits are left out there as in bytes, or PatientID 1024
+                would take the rescale of a CT away.
+        """
         folded = text.casefold()
-        if not self.words.isdisjoint(_PARTS.findall(folded)):
+        if not self.words.isdisjoint(_parts(folded)):
             return True
-        return any(_bounded(code, folded) for code in (*self.codes, *self.uids))
+        return any(_bounded(code, folded) for code in (*self.codes, *self.uids) if not number or _is_telling(code))
 
     def in_bytes(self, header: bytes, pixels: bytes | memoryview) -> bool:
         """Whether written bytes hold one of them, in any of the usual encodings.
@@ -64,10 +82,24 @@ class Known:
         pattern = _pattern(self.words, self.codes)
         if pattern is not None and pattern.search(header.lower()):
             return True
-        if any(_uid_in(uid.encode("latin-1", "replace"), header) for uid in self.uids):
+        if not self.uids.isdisjoint(run.decode("ascii") for run in _UID_RUN.findall(header)):
+            return True
+        if any(uid.encode("latin-1", "replace") in header for uid in self.uids if not _UID.fullmatch(uid)):
             return True
         content = bytes(pixels)
         return any(one in content for one in _long(self.words | self.codes))
+
+
+def _parts(text: str) -> list[str]:
+    """The words of a text; signs that combine with a letter (vowels, accents) are part of its word."""
+    if text.isascii():
+        return _PARTS.findall(text)
+    return "".join(sign if sign.isalnum() or category(sign).startswith("M") else " " for sign in text).split()
+
+
+def _is_telling(code: str) -> bool:
+    """Whether a code is more than a short number, which stands in many places by chance."""
+    return not code.isdigit() or len(code) >= _SHORTEST_NUMBER_IN_BYTES
 
 
 def _bounded(code: str, text: str) -> bool:
@@ -80,17 +112,6 @@ def _bounded(code: str, text: str) -> bool:
     return False
 
 
-def _uid_in(uid: bytes, header: bytes) -> bool:
-    """Whether a UID stands there by itself, not inside a longer one."""
-    at = header.find(uid)
-    while at >= 0:
-        around = header[max(at - 1, 0) : at] + header[at + len(uid) : at + len(uid) + 1]
-        if not set(around) & set(b"0123456789."):
-            return True
-        at = header.find(uid, at + 1)
-    return False
-
-
 def _encoded(text: str) -> set[bytes]:
     """The text in every encoding that can hold it; the ASCII letters in lower case, as in the bytes that are searched."""
     found = set()
@@ -100,18 +121,21 @@ def _encoded(text: str) -> set[bytes]:
                 found.add(form.encode(encoding).lower())
             except UnicodeEncodeError:
                 continue
+    if not text.isascii():
+        with suppress(UnicodeEncodeError):
+            found.add(text.encode(_JIS).removesuffix(_JIS_END).lower())
     return found
 
 
 @lru_cache(maxsize=64)
 def _pattern(words: frozenset[str], codes: frozenset[str]) -> re.Pattern[bytes] | None:
     """One expression for all strings; the files of one patient share it."""
-    kept = words | {code for code in codes if not code.isdigit() or len(code) >= _SHORTEST_NUMBER_IN_BYTES}
+    kept = words | {code for code in codes if _is_telling(code)}
     options = sorted({one for text in kept for one in _encoded(text)}, key=lambda one: (-len(one), one))
     if not options:
         return None
     body = b"|".join(map(re.escape, options))
-    return re.compile(rb"(?<![a-z0-9.\x80-\xff])(?:" + body + rb")(?!\.?[a-z0-9\x80-\xff])", re.DOTALL)
+    return re.compile(rb"(?:(?<![a-z0-9.\x80-\xff])|" + _ESCAPED + rb")(?:" + body + rb")(?!\.?[a-z0-9\x80-\xff])", re.DOTALL)
 
 
 @lru_cache(maxsize=64)
