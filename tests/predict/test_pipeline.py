@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import bedside as bs
 from bedside.core.digest import digest_file
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.model import Model
+from bedside.core.volume import Volume
 from bedside.core.workspace import Workspace
 from bedside.data.surface import SurfaceSettings
 from bedside.formats.dicom import read_folder
+from bedside.formats.found import Reading
 from bedside.formats.nifti import read_nifti, write_nifti
 from bedside.formats.seg import read_seg
 from bedside.predict.pipeline import RESULT, plan, predict
@@ -137,6 +141,81 @@ def test_a_folder_that_is_no_earlier_result_is_left_alone(model: Model, scans: P
     assert refused.value.code == "OUTPUT_TAKEN"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != "ledger.jsonl"].count("thesis.txt") == 1
     assert not list(tmp_path.glob(".predicting-*"))
+
+
+def test_a_mask_that_somebody_corrected_is_not_replaced(model: Model, scans: Path, tmp_path: Path) -> None:
+    quick = PredictSettings(meshes=(), seg=False)
+    (case,) = predict(model, scans / "series-1", tmp_path, settings=quick).cases
+    mask = tmp_path / case.case / "mask.nii.gz"
+    corrected = mask.read_bytes() + b"by hand"
+    mask.write_bytes(corrected)
+    for beside in (False, True):
+        with pytest.raises(UsageError) as refused:
+            predict(model, scans / "series-1", tmp_path, settings=quick)
+        assert refused.value.code == "OUTPUT_TAKEN"
+        if not beside:
+            assert mask.read_bytes() == corrected
+            mask.write_bytes(corrected.removesuffix(b"by hand"))
+            (tmp_path / case.case / "findings.txt").write_text("years of work")
+    assert (tmp_path / case.case / "findings.txt").read_text() == "years of work"
+    (tmp_path / case.case / "findings.txt").unlink()
+    assert predict(model, scans / "series-1", tmp_path, settings=quick).cases[0].files == case.files
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_kill_while_a_result_is_replaced_never_stands_in_the_way_of_the_next_run(
+    model: Model, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    quick = PredictSettings(meshes=(), seg=False)
+    to = tmp_path / "to"
+    first = predict(model, scans / "series-1", to, settings=quick).cases[0]
+    (to / ".predicting-killed" / "half").mkdir(parents=True)
+    rename, rmtree = Path.rename, shutil.rmtree
+    calls = []
+
+    def renamed(path: Path, target: Path) -> Path:
+        if first.case in {path.name, Path(target).name}:
+            calls.append(path)
+            if len(calls) == at:
+                raise Killed
+        return rename(path, target)
+
+    def emptied(path: Path, **how: bool) -> None:
+        if Path(path) == to / first.case:
+            (to / first.case / RESULT).unlink()
+            raise Killed
+        rmtree(path, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", renamed)
+        patched.setattr(shutil, "rmtree", emptied)
+        with pytest.raises(Killed):
+            predict(model, scans / "series-1", to, settings=quick)
+    assert predict(model, scans / "series-1", to, settings=quick).cases[0].files == first.files
+    assert [path.name for path in to.iterdir()] == [first.case]
+
+
+def test_a_file_of_which_one_volume_is_predicted_and_another_refused_counts_once(
+    model: Model, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = read_folder(scans / "series-1").found
+    thin = Volume.of(np.zeros((1, 2, 2, 2), np.int16), np.eye(4))
+    monkeypatch.setattr(sys.modules[predict.__module__], "_read", lambda _: Reading((found, replace(found, volume=thin)), (), ()))
+    result = predict(model, scans, tmp_path / "to", settings=PredictSettings(meshes=(), seg=False))
+    assert (len(result.cases), len(result.refused)) == (1, 1)
+    assert result.received == result.predicted_files + sum(one.files for one in result.refused) + result.duplicates
+
+
+def test_a_series_that_hides_its_body_part_is_predicted_with_a_note(workspace: Workspace, scans: Path, tmp_path: Path) -> None:
+    picky = store_threshold(workspace, body_part=("FEMUR",))
+    image = crop(0)
+    write_nifti(tmp_path / "scan.nii.gz", image.array[0], image.affine)
+    (case,) = predict(picky, tmp_path / "scan.nii.gz", tmp_path / "to", settings=PredictSettings(meshes=())).cases
+    assert "BODY_PART_UNKNOWN" in case.notes
 
 
 def test_a_nifti_file_gets_everything_but_a_segmentation_and_says_why(model: Model, tmp_path: Path) -> None:

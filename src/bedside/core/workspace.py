@@ -61,27 +61,8 @@ class Workspace:
         """
         with disk_errors("making room in the store"):
             self.store.mkdir(parents=True, exist_ok=True)
-            folder, lock = self._reserve()
-        try:
+        with staging_in(self.store, prefix=".staging-") as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-    def _reserve(self) -> tuple[Path, int]:
-        """Make a locked staging folder; the lock on the store keeps another process from seeing it before it is locked."""
-        store = os.open(self.store, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(store, fcntl.LOCK_EX)
-            for old in self.store.glob(".staging-*"):
-                if _is_abandoned(old):
-                    shutil.rmtree(old, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(dir=self.store, prefix=".staging-"))
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        finally:
-            os.close(store)
-        return folder, lock
 
     def put(self, staged: Path, *, known: Mapping[str, str] | None = None) -> str:
         """Move a staged folder into the store and return its digest; putting the same content twice is a no-op.
@@ -153,11 +134,43 @@ class Workspace:
         return self.ledger.path.exists()
 
 
+@contextmanager
+def staging_in(place: Path, *, prefix: str) -> Iterator[Path]:
+    """A fresh folder inside `place`, removed at the end with what is left in it.
+
+    What a killed process left under the same prefix is removed on the way: a folder is in use as long as its maker holds the lock
+    on it.
+    """
+    with disk_errors("making a folder for unfinished work"):
+        folder, lock = _reserve(place, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _reserve(place: Path, prefix: str) -> tuple[Path, int]:
+    """Make a locked folder; the lock on the place keeps another process from seeing it before it is locked."""
+    outer = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(outer, fcntl.LOCK_EX)
+        for old in place.glob(f"{prefix}*"):
+            if _is_abandoned(old):
+                shutil.rmtree(old, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=prefix))
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        os.close(outer)
+    return folder, lock
+
+
 def _is_abandoned(folder: Path) -> bool:
     """Whether nobody holds the lock of a staging folder any more."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:  # put away or removed a moment ago
+    except (FileNotFoundError, NotADirectoryError):  # put away or removed a moment ago; or not one of ours
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

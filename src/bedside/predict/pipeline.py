@@ -5,15 +5,15 @@ complete; what is refused is named and counted. Nothing from a header is written
 beside its source and carries the identity that the source carries.
 """
 
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from bedside.core.case import Case
 from bedside.core.contract import Contract
@@ -23,13 +23,14 @@ from bedside.core.files import sync_folder, write_atomic
 from bedside.core.model import Model
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Predictor
+from bedside.core.workspace import staging_in
 from bedside.data.surface import Surface, surfaces
 from bedside.formats.dicom import read_folder
-from bedside.formats.found import Found, Reading
+from bedside.formats.found import Found, Reading, Refused
 from bedside.formats.mesh import write_mesh
 from bedside.formats.nifti import read_nifti, write_nifti
 from bedside.predict.records import CaseResult, PredictPlan, PredictResult, PredictSettings, RefusedSeries
-from bedside.predict.report import preview, write_report
+from bedside.predict.report import REPORT, preview, write_report
 
 RESULT = "result.json"
 DEFAULTS = PredictSettings()
@@ -59,9 +60,9 @@ def predict(
         ResourceError: the disk is full; no half-written result is left.
     """
     reading = _read(Path(source))
-    refused = [RefusedSeries(code=one.code, sentence=one.sentence, files=len(one.files)) for one in reading.refused]
+    refused = list(reading.refused)
     if not reading.found:
-        raise _nothing(refused)
+        raise _nothing(_counted(refused, ()))
     from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
     job = _Job(model, open_model(model), Path(to), settings)
@@ -73,17 +74,29 @@ def predict(
             done.append(job.run(name, found))
             used.update(found.files)
         except InputRejected as problem:
-            refused.append(RefusedSeries(code=problem.code, sentence=problem.sentence, files=len(set(found.files))))
+            refused.append(Refused(found.files, problem.code, problem.sentence))
         progress.advance(float(number), name)
+    rows = _counted(refused, used)
     if not done:
-        raise _nothing(refused)
+        raise _nothing(rows)
     return PredictResult(
         received=_received(reading),
         predicted_files=len(used),
         cases=tuple(done),
-        refused=tuple(refused),
+        refused=rows,
         duplicates=len(reading.duplicates),
     )
+
+
+def _counted(refused: Iterable[Refused], used: Iterable[Path]) -> tuple[RefusedSeries, ...]:
+    """Refusals with their files, each file once; one that gave a case for another of its volumes is in `used`."""
+    seen = set(used)
+    rows = []
+    for one in refused:
+        new = set(one.files) - seen
+        seen |= new
+        rows.append(RefusedSeries(code=one.code, sentence=one.sentence, files=len(new)))
+    return tuple(rows)
 
 
 def _nothing(refused: Sequence[RefusedSeries]) -> InputRejected:
@@ -98,20 +111,21 @@ def plan(model: Model, source: str | Path, to: str | Path, *, settings: PredictS
     """Say what `predict` would do, from the headers; no pixel is decoded and nothing is written."""
     reading = _read(Path(source))
     contract = model.spec.contract
-    counts: dict[str, int] = {}
-    for one in reading.refused:
-        counts[one.code] = counts.get(one.code, 0) + len(one.files)
-    sound = 0
+    refused = list(reading.refused)
+    sound: list[Found] = []
     for found in reading.found:
         try:
             _check_kind(found, contract)
-            sound += 1
+            sound.append(found)
         except InputRejected as problem:
-            counts[problem.code] = counts.get(problem.code, 0) + len(set(found.files))
+            refused.append(Refused(found.files, problem.code, problem.sentence))
+    counts: Counter[str] = Counter()
+    for row in _counted(refused, (path for found in sound for path in found.files)):
+        counts[row.code] += row.files
     names = [f"{_file_name(name, at)}.{kind}" for at, name in enumerate(contract.structures) if at for kind in settings.meshes]
     shown = ["mask.nii.gz", *(["segmentation.dcm"] if settings.seg else []), *names, "preview.png", "report.html", RESULT]
     return PredictPlan(
-        model=model.digest, series=sound, refused=dict(sorted(counts.items())), outputs=tuple(shown), folder=Path(to)
+        model=model.digest, series=len(sound), refused=dict(sorted(counts.items())), outputs=tuple(shown), folder=Path(to)
     )
 
 
@@ -156,6 +170,28 @@ def _file_name(structure: str, number: int) -> str:
     return clean if clean == structure and clean[:1].isalnum() and len(clean) < 64 else f"structure-{number}"
 
 
+def _check_free(target: Path) -> None:
+    """Refuse to replace a folder in which anything lies that an earlier prediction did not write as it is now.
+
+    Raises:
+        UsageError: OUTPUT_TAKEN.
+    """
+    if not target.is_symlink() and not target.exists():
+        return
+    try:
+        files = CaseResult.model_validate_json((target / RESULT).read_bytes()).files
+        here = {path.name for path in target.iterdir()} - {REPORT, RESULT}
+        ours = not target.is_symlink() and here == files.keys() and all(digest_file(target / n) == d for n, d in files.items())
+    except (OSError, ValidationError):
+        ours = False
+    if not ours:
+        raise UsageError(
+            f"The folder {target.name} is there and holds what no prediction wrote, or what was changed since; choose another"
+            " place, or move it away.",
+            code="OUTPUT_TAKEN",
+        )
+
+
 @dataclass(frozen=True)
 class _Job:
     """One call of `predict`: the model, what predicts with it, where results go and what is made."""
@@ -170,26 +206,20 @@ class _Job:
         contract = self.model.spec.contract
         _check_kind(found, contract)
         target = self.to / name
-        if target.exists() and not (target / RESULT).is_file():
-            raise UsageError(
-                f"The folder {name} is there and holds no earlier prediction; choose another place.", code="OUTPUT_TAKEN"
-            )
+        _check_free(target)
         case = Case(name, name, {"image": found.volume}, scanner=found.scanner, acquisition=found.acquisition)
         answer = self.predictor(case)
         mask: NDArray[np.uint8 | np.uint16] = answer.value.astype(np.uint8 if len(contract.structures) < 256 else np.uint16)
         with disk_errors("writing a prediction"):
             self.to.mkdir(parents=True, exist_ok=True)
-            staged = Path(tempfile.mkdtemp(dir=self.to, prefix=".predicting-"))
-        try:
-            result = self._fill(staged, name, found, mask, dict(answer.seconds))
-            with disk_errors("writing a prediction"):
-                staged.chmod(0o755)
-                if target.exists():
-                    shutil.rmtree(target)
-                staged.rename(target)
-                sync_folder(self.to)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        with staging_in(self.to, prefix=".predicting-") as staged, disk_errors("writing a prediction"):
+            new = staged / name
+            new.mkdir()
+            result = self._fill(new, name, found, mask, dict(answer.seconds))
+            if target.exists():  # moved, not emptied: half of an earlier result would be taken for somebody's files
+                target.rename(staged / "earlier")
+            new.rename(target)
+            sync_folder(self.to)
         self._record(found, result, digest_file(target / RESULT))
         return result
 
@@ -239,7 +269,7 @@ class _Job:
         self, folder: Path, found: Found, mask: NDArray[np.uint8 | np.uint16], named: dict[int, str]
     ) -> tuple[str, tuple[str, ...]]:
         """Write the DICOM segmentation where there can be one; returns its UID and the notes of the case."""
-        notes = list(found.notes)
+        notes = [*found.notes, *self.model.spec.contract.check_acquisition(found.acquisition)]
         if found.acquisition.get("face") == "recognizable":
             notes.append("RECOGNIZABLE_FACE")
         if found.frame is not None:

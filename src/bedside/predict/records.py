@@ -17,6 +17,8 @@ NOTES = {
     "RECOGNIZABLE_FACE": "The scan may show a face: its surfaces identify the patient, so treat them as the scan itself.",
     "OWN_FRAME": "The volume was brought to another grid for the model; mask and surfaces lie in patient space, and the DICOM"
     " segmentation in the scanner's own slices.",
+    "BODY_PART_UNKNOWN": "The header does not say which part of the body it shows, and the model was made for some only.",
+    "PLANE_UNKNOWN": "The header does not say in which plane the slices lie, and the model was made for one.",
 }
 """What the codes in `CaseResult.notes` mean."""
 
@@ -44,7 +46,7 @@ class CaseResult(Record):
         case: name of its folder, the beginning of the source's digest.
         source: digest of the received bytes.
         model: digest of the model; `label_map`: of the numbers' meaning.
-        files: SHA-256 of every other file in the folder.
+        files: SHA-256 of every other file in the folder but the report, which shows them.
         voxels: found, by structure; `mask_ml`: their volume.
         surfaces: what was measured of every surface.
         seg_uid: SOPInstanceUID of the segmentation, "" when there is none.

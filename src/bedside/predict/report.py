@@ -11,6 +11,8 @@ from bedside.core.files import write_atomic
 from bedside.data.surface import Surface
 from bedside.predict.records import NOTES, CaseResult
 
+REPORT = "report.html"
+
 
 def preview(folder: Path, made: Sequence[Surface], name: str) -> bytes:
     """Write `preview.png` of some surfaces and return its bytes; without surfaces there is none."""
@@ -29,4 +31,4 @@ def write_report(folder: Path, result: CaseResult, picture: bytes) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     notes = [NOTES.get(note, note) for note in result.notes]
     html = environment.from_string(template).render(result=result, notes=notes, picture=b64encode(picture).decode("ascii"))
-    write_atomic(folder / "report.html", html.encode(), doing="writing a report")
+    write_atomic(folder / REPORT, html.encode(), doing="writing a report")
