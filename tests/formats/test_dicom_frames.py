@@ -1,5 +1,7 @@
 """Claims about multi-frame images: each frame lies where its own functional groups say."""
 
+import struct
+
 import numpy as np
 import pydicom
 import pytest
@@ -204,3 +206,15 @@ def test_a_file_of_frames_that_changes_before_it_is_decoded_is_an_integrity_erro
     path.write_bytes(data)
     with pytest.raises(IntegrityError):
         _ = volume.array
+
+
+def test_many_frames_beside_many_elements_are_refused_before_each_frame_looks_at_all_of_them(frames):
+    def many(dataset):
+        dataset.NumberOfFrames = 700
+        dataset.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(700)]
+
+    (path,) = frames(edit=many).iterdir()
+    with path.open("ab") as stream:
+        for number in range(100_000):
+            stream.write(struct.pack("<HH2sHH", 0x7FE3 + 2 * (number >> 15), number & 0x7FFF, b"US", 2, 0))
+    assert look(path).problem.code == "DCM_ELEMENTS"

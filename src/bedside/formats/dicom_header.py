@@ -25,6 +25,8 @@ Vector = tuple[float, float, float]
 _COSINE_TOLERANCE = 1e-4
 """How far the row and column directions may be from unit length and from a right angle: 0.05 mm across a 500 mm field."""
 _MOST_FRAMES = 1 << 16
+_MOST_LOOKS = 1 << 26
+"""Frames times elements beside them: what an image of so many says is looked at once per frame."""
 NOTHING_DECIDED = Deidentification()
 """No mask rule and no release: files whose pixels may carry names are refused."""
 _FACT_TAGS = (0x00200037, 0x00280030, 0x00089007, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104)
@@ -233,6 +235,11 @@ def _count(elements: Elements) -> int:
     if not 1 <= count <= _MOST_FRAMES or len(elements.frames) != count:
         raise InputRejected(
             "The number of frames and their functional groups contradict each other; fetch the file again.", code="DCM_MULTIFRAME"
+        )
+    if count * len(elements.table) > _MOST_LOOKS:
+        raise InputRejected(
+            f"The file holds {len(elements.table)} data elements beside {count} frames; export it as single frames.",
+            code="DCM_ELEMENTS",
         )
     return count
 
