@@ -228,3 +228,12 @@ def test_a_module_that_cannot_be_imported_is_said_when_work_comes():
         with pytest.raises(ResourceError) as caught:
             list(executor.map(work.square, [1]))
         assert caught.value.code == "NO_PROCESS"
+
+
+def test_a_worker_that_dies_while_it_sends_a_long_answer_is_replaced():
+    with LocalProcesses(1, memory_gb=1, seconds=20) as executor:
+        answers = executor.map(work.long_answer_cut_short, ["quick"] * 20 + ["long"])
+        first = [next(answers) for _ in range(10)]
+        time.sleep(1)  # nobody reads: the worker fills its socket with the long answer, and is killed there
+        rest = [one if isinstance(one, str) else len(one) for one in answers]  # a fresh worker tried it again, and was heard
+        assert [*first, *rest] == ["quick"] * 20 + [8 << 20]

@@ -327,7 +327,7 @@ class _Mapping:
     def _hear(self, worker: _Worker) -> None:
         try:
             data = worker.connection.recv_bytes()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # before an answer, or in the middle of one
             self._lose(worker, "died")
             return
         answer = ForkingPickler.loads(data)
