@@ -1,15 +1,17 @@
 """How fast ingest is, beside dcm2niix on the same files, how much memory it takes, and what ingesting again costs.
 
-python benchmarks/ingest_speed.py --from ../shared/data/dicom_conversion_dev --from ../shared/data/ct_bone_totalseg
+python benchmarks/ingest_speed.py --from ../shared/data/dicom_conversion_dev --from ../shared/data/ct_bone_totalseg --many 1000
 
-Ours is the whole of `bs.ingest` with two processes: every file hashed, checked, converted to a stored array that is hashed again
-and flushed to the disk, and all of it written to the ledger; once with workers that are started for it, once with waiting ones.
-dcm2niix is one process that writes NIfTI (`-z n`). The three take turns. Series that either does not take are left out, and each
-gets a patient of its own, because a dataset is split by patients; of a single series there are two that differ by 1 HU.
+Ours is the whole of `bs.ingest` with two processes, three times: with a new interpreter (from its start to its end), with new
+workers, and with waiting workers. dcm2niix is one process that writes NIfTI (`-z n`). They take turns, in an order that changes.
+Ours does more: it hashes every file twice and every array once, checks each volume against the contract, writes the ledger, and
+waits for the disk (fsync). Series that either does not take are left out, and each gets a patient of its own, because a dataset
+is split by patients; where a series is there several times, its values or its place differ.
 """
 
 import argparse
 import os
+import resource
 import shlex
 import shutil
 import statistics
@@ -24,17 +26,14 @@ from time import perf_counter, sleep
 import dcm2niix
 import numpy as np
 import pydicom
+from ingest_child import PROCESSES, config
 
 import bedside as bs
 from bedside.adapters.processes import LocalProcesses
-from bedside.core.config import Config, Site, Study
 from bedside.core.ports import Executor
 from bedside.core.volume import Volume
-from bedside.core.workspace import Workspace
 from bedside.formats.dicom import look, read_folder
 from bedside.formats.dicom_write import SeriesIdentity, uid_of, write_series
-
-PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -46,66 +45,76 @@ class Received:
     modality: str
     series: int
 
-
-def config(folder: Path, modality: str) -> Config:
-    """A study that takes every volume of a modality."""
-    study = {
-        "study": "speed",
-        "contract": {
-            "modality": modality,
-            "spacing_mm": [0.01, 100.0],
-            "labels": {"background": 0, "bone": 1},
-            "min_extent_voxels": 1,
-            "hu_check": False,
-        },
-        "source": {"images": "images", "labels": None, "identity": "keep"},
-        "split": {"test": 0.0, "folds": 2},
-        "task": {"name": "segmentation"},
-        "network": {"name": "dynunet"},
-        "train": {"patch": [8, 8, 8]},
-        "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-        "accelerate": {"stages": [{"name": "onnxruntime"}]},
-    }
-    site = Site(executor="processes", processes=PROCESSES, versioning="off", tracking="off")
-    return Config(Study.model_validate(study), site, Workspace(folder))
+    @property
+    def files(self) -> int:
+        return sum(path.is_file() for path in self.folder.rglob("*"))
 
 
-def generated(root: Path, series: int, slices: int) -> Received:
-    """CT series of 512 x 512 pixels."""
-    base = np.random.default_rng(0).integers(-1000, 1000, (512, 512), dtype=np.int16)
-    for number in range(series):
-        array = np.stack([np.roll(base, 7 * k + number, axis=0) for k in range(slices)], axis=-1)
-        affine = np.diag([-0.7, -0.7, 1.0, 1.0])
-        write_series(root / "images" / f"s{number}", Volume.of(array, affine), identity=SeriesIdentity.of(f"P{number}"))
-    return Received(f"generated, {series} x 512 x 512 x {slices}", root, "CT", series)
+@dataclass(frozen=True)
+class Held:
+    """Largest memory in MB: of all processes of an ingest, of the one that started it, and of all before the first file.
+
+    Proportional set size: a page that several processes share is counted once.
+    """
+
+    peak: float
+    parent: float
+    idle: float
+    seconds: float
 
 
-def real(source: Path, root: Path) -> list[Received]:
+def generated(root: Path, series: int, slices: int, size: int = 512) -> Received:
+    """CT series; those after the first are its files with other UIDs, another patient and one other voxel per slice."""
+    base = np.random.default_rng(0).integers(-1000, 1000, (size, size), dtype=np.int16)
+    array = np.stack([np.roll(base, 7 * k, axis=0) for k in range(slices)], axis=-1)
+    volume = Volume.of(array, np.diag([-0.7, -0.7, 1.0, 1.0]))
+    paths = write_series(root / "images" / "s00000", volume, identity=SeriesIdentity.of("P00000"))
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    pixels = 2 * size * size
+    for number in range(1, series):
+        folder = root / "images" / f"s{number:05d}"
+        folder.mkdir()
+        for path, header in zip(paths, headers, strict=True):
+            data = path.read_bytes()
+            head, first = data[:-pixels].replace(b"P00000", f"P{number:05d}".encode()), number.to_bytes(2, "little")
+            for uid in (header.SeriesInstanceUID, header.SOPInstanceUID):
+                head = head.replace(uid.encode(), f"{uid[:-6]}{number + 100000}".encode())
+            (folder / path.name).write_bytes(head + first + data[2 - pixels :])
+    return Received(f"generated, {series} x {size} x {size} x {slices}", root, "CT", series)
+
+
+def real(source: Path, root: Path, times: int) -> list[Received]:
     """Copies of the sound series of a folder, by modality, each with a patient of its own."""
     made = []
     found = read_folder(source).found
     for modality in sorted({one.modality for one in found}):
         folder, count = root / modality, 0
         chosen = [one.files for one in found if one.modality == modality]
-        for paths in chosen if len(chosen) > 1 else chosen * 2:
-            copied(paths, folder / "images" / f"s{count}", count)
-            if by_dcm2niix(folder / "images" / f"s{count}") is None:
-                shutil.rmtree(folder / "images" / f"s{count}")
+        for paths in chosen * max(times, 1 if len(chosen) > 1 else 2):
+            place = folder / "images" / f"s{count:05d}"
+            copied(paths, place, count)
+            if by_dcm2niix(place) is None:
+                shutil.rmtree(place)
             else:
                 count += 1
         if count > 1:
-            made.append(Received(f"{source.name}, {modality}", folder, modality, count))
+            name = f"{source.name}, {modality}" if times == 1 else f"{source.name}, {modality}, {times} times over"
+            made.append(Received(name, folder, modality, count))
     return made
 
 
 def copied(paths: Sequence[Path], place: Path, number: int) -> None:
-    """Copy a series for patient `number`; the values grow with the number, so that no two are the same."""
+    """Copy a series for patient `number`; its values and its place move with the number, so that no two are the same."""
     place.mkdir(parents=True)
     for index, path in enumerate(sorted(set(paths))):
         data = pydicom.dcmread(path)
         data.PatientID, data.SeriesInstanceUID = f"P{number}", uid_of(str(place), data.get("SeriesInstanceUID") or "")
         if "RescaleIntercept" in data:
             data.RescaleIntercept = float(data.RescaleIntercept) + number
+        for frame in (data, *(group.PlanePositionSequence[0] for group in data.get("PerFrameFunctionalGroupsSequence", ()))):
+            if "ImagePositionPatient" in frame:
+                x, y, z = frame.ImagePositionPatient
+                frame.ImagePositionPatient = [x, y, f"{z + number:.4f}"]
         data.save_as(place / f"{index:05d}.dcm")
 
 
@@ -113,7 +122,7 @@ def by_dcm2niix(folder: Path) -> float | None:
     """Seconds for a folder; None when it wrote nothing."""
     with TemporaryDirectory() as out:
         started = perf_counter()
-        command = [dcm2niix.bin, "-z", "n", "-b", "n", "-f", "%s_%j", "-o", out, str(folder)]
+        command = [dcm2niix.bin, "-z", "n", "-b", "n", "-d", "9", "-f", "%s_%j", "-o", out, str(folder)]
         subprocess.run(command, capture_output=True, check=False)
         seconds = perf_counter() - started
         return seconds if list(Path(out).glob("*.nii")) else None
@@ -133,6 +142,18 @@ def by_ingest(received: Received, executor: Executor | None = None) -> tuple[flo
         return first, second, len(dataset.manifest.cases)
 
 
+def by_new_process(received: Received) -> float:
+    """Seconds of an interpreter that ingests, its start included."""
+    with TemporaryDirectory() as name:
+        started = perf_counter()
+        subprocess.run([*_child(received, name), "0"], check=True, capture_output=True)
+        return perf_counter() - started
+
+
+def _child(received: Received, folder: str) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("ingest_child.py")), str(received.folder), folder, received.modality]
+
+
 def headers(folder: Path) -> float:
     """Files per second of the header pass, in this one process; the best of three."""
     paths = sorted(path for path in folder.rglob("*.dcm"))
@@ -146,26 +167,25 @@ def timed(work: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def memory(received: Received) -> tuple[float, float]:
-    """Largest memory of an ingest's processes together, and of the same processes before the first file, in MB.
-
-    Proportional set size: a page that several processes share is counted once.
-    """
+def held(received: Received) -> Held:
+    """Watch an ingest in a process of its own."""
     with TemporaryDirectory() as name:
-        child = subprocess.Popen([sys.executable, __file__, "--child", str(received.folder), name], stdout=subprocess.PIPE)
+        child = subprocess.Popen([*_child(received, name), "0.5"], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         child.stdout.readline()
-        idle, peak = held_mb(child.pid), 0.0
+        sleep(0.2)
+        idle, peak, parent = sum(held_mb(child.pid)), 0.0, 0.0
         while child.poll() is None:
-            peak = max(peak, held_mb(child.pid))
+            own, others = held_mb(child.pid)
+            peak, parent = max(peak, own + others), max(parent, own)
             sleep(0.02)
         assert child.returncode == 0
-    return peak, idle
+        return Held(peak, parent, idle, float(child.stdout.readline().split()[0]))
 
 
-def held_mb(pid: int) -> float:
-    """Proportional set size of a process and all below it."""
-    total, waiting = 0, [pid]
+def held_mb(pid: int) -> tuple[float, float]:
+    """Proportional set size of a process, and of all below it."""
+    sizes, waiting = [], [pid]
     while waiting:
         one = waiting.pop()
         try:
@@ -175,68 +195,94 @@ def held_mb(pid: int) -> float:
             ]
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-    return total * 1024 / 1e6
+        sizes.append(sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024 / 1e6)
+    return sum(sizes[:1]), sum(sizes[1:])
 
 
-def child(source: str, folder: str) -> None:
-    """One ingest, for `memory`."""
-    study = config(Path(folder) / "study", "CT")
-    from bedside.ingest import pipeline  # noqa: F401 - what is imported anyway is no memory of the ingest
+def compare(received: Received, repeats: int) -> None:
+    """One row: medians, the ratios those of each turn; who begins a turn changes."""
+    seconds: dict[str, list[float]] = {"process": [], "workers": [], "waiting": [], "theirs": [], "again": []}
+    cpu: dict[str, list[float]] = {"process": [], "theirs": []}
+    cases = 0
+    with LocalProcesses(PROCESSES, memory_gb=4.0, seconds=300.0) as waiting:
+        by_ingest(received, waiting)
+        for turn in range(repeats):
+            for who in ("process", "workers", "waiting", "theirs")[:: 1 if turn % 2 else -1]:
+                before = cpu_of_children()
+                if who == "theirs":
+                    seconds[who].append(by_dcm2niix(received.folder) or float("nan"))
+                elif who == "process":
+                    seconds[who].append(by_new_process(received))
+                else:
+                    first, second, cases = by_ingest(received, waiting if who == "waiting" else None)
+                    seconds[who].append(first)
+                    seconds["again"] += [second / first] if who == "workers" else []
+                if who in cpu:
+                    cpu[who].append(cpu_of_children() - before)
+    ours = ("process", "workers", "waiting")
+    took = " | ".join(f"{statistics.median(seconds[who]):.2f}" for who in (*ours, "theirs"))
+    ratios = " | ".join(
+        f"{statistics.median(b / a for a, b in zip(seconds[w], seconds['theirs'], strict=True)):.2f}" for w in ours
+    )
+    spent = " | ".join(f"{statistics.median(cpu[who]):.2f}" for who in ("process", "theirs"))
+    again = f"{100 * statistics.median(seconds['again']):.1f} %"
+    print(
+        f"| {received.name} | {received.files} | {cases} of {received.series} | {took} | {ratios} | {spent} | {again} |",
+        flush=True,
+    )
 
-    print("ready", flush=True)
-    sleep(0.5)
-    bs.ingest(study, Path(source))
+
+def cpu_of_children() -> float:
+    """Processor seconds of all processes that were started here and have ended, and of those that they started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def speed(folders: Sequence[Received], repeats: int) -> None:
+    print(f"header pass: {headers(folders[0].folder):.0f} files/s on one core (files of 512 x 512 pixels)\n")
+    print("Seconds, then series per second against dcm2niix (above 1: ours is faster):\n")
+    print("| from | files | series | new process | new workers | waiting workers | dcm2niix |", end="")
+    print(" ratio, new process | new workers | waiting workers | CPU s, new process | dcm2niix | again, of the first time |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    for received in folders:
+        compare(received, repeats)
+
+
+def memory(received: Received, volume_mb: float) -> None:
+    found = held(received)
+    grown, rate = found.peak - found.idle, received.files / found.seconds
+    print(
+        f"- {received.name} ({received.files} files): {found.seconds:.1f} s, {rate:.0f} files/s. The command holds"
+        f" {found.idle:.0f} MB before the first file, {found.parent:.0f} MB at most, and {found.peak:.0f} MB with its workers:"
+        f" {grown:.0f} MB more than before, which is {grown / volume_mb:.2f} volumes of {volume_mb:.1f} MB.",
+        flush=True,
+    )
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--from", dest="sources", type=Path, action="append", default=[])
-    arguments.add_argument("--series", type=int, default=3)
-    arguments.add_argument("--slices", type=int, default=100)
-    arguments.add_argument("--large", type=int, default=400, help="Slices of the volume whose memory is measured.")
+    arguments.add_argument("--times", type=int, default=20, help="The real series, each so many times, as one more folder.")
+    arguments.add_argument("--slices", type=int, default=200)
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments.add_argument("--many", type=int, default=0, help="Series of 100 slices of 8 x 8 pixels: 1000 give 100,000 files.")
     given = arguments.parse_args()
-    if given.child:
-        return child(*given.child)
     with TemporaryDirectory() as name:
         root = Path(name)
-        folders = [generated(root / "generated", given.series, given.slices)]
-        for number, source in enumerate(given.sources):
-            folders += real(source, root / f"real{number}")
         cores = len(os.sched_getaffinity(0))
-        print(f"`python {shlex.join(sys.argv)}`: {cores} cores, {PROCESSES} processes of ours, one of dcm2niix\n")
-        print(f"header pass: {headers(folders[0].folder):.0f} files/s on one core (files of 512 x 512 pixels)\n")
-        print(
-            "| files | series | ours, s | workers waiting, s | dcm2niix, s | workers waiting : dcm2niix, series/s | ours again |"
-        )
-        print("|---|---|---|---|---|---|---|", flush=True)
-        for received in folders:
-            compare(received, given.repeats)
-        large = generated(root / "large", 2, given.large)
-        peak, idle = memory(large)
-        volume = 512 * 512 * given.large * 2 / 1e6
-        print(f"\nmemory: largest volume {volume:.0f} MB; the command holds {idle:.0f} MB before the first file, and it and its")
-        print(f"workers {peak:.0f} MB at most while two such volumes are ingested: {peak / volume:.2f} times the largest volume")
-    return None
-
-
-def compare(received: Received, repeats: int) -> None:
-    """One row: medians of alternating turns."""
-    cold, warm, again, theirs, cases = [], [], [], [], 0
-    with LocalProcesses(PROCESSES, memory_gb=4.0, seconds=300.0) as waiting:
-        by_ingest(received, waiting)
-        for _ in range(repeats):
-            first, second, cases = by_ingest(received)
-            cold.append(first)
-            again.append(second / first)
-            warm.append(by_ingest(received, waiting)[0])
-            theirs.append(by_dcm2niix(received.folder) or float("nan"))
-    ratio = statistics.median(b / a for a, b in zip(warm, theirs, strict=True))
-    took = " | ".join(f"{statistics.median(seconds):.2f}" for seconds in (cold, warm, theirs))
-    share = f"{100 * statistics.median(again):.1f} % of the first time"
-    print(f"| {received.name} | {cases} of {received.series} | {took} | {ratio:.2f} | {share} |", flush=True)
+        print(f"`python {shlex.join(sys.argv)}`: {cores} cores, {PROCESSES} processes of ours, one of dcm2niix, load")
+        print(f"{os.getloadavg()[0]:.1f} at the beginning; medians of {given.repeats} turns\n")
+        folders = [generated(root / "generated", 3, given.slices)]
+        for number, source in enumerate(given.sources):
+            folders += real(source, root / f"real{number}", 1)
+            folders += real(source, root / f"real{number}x", given.times) if given.times > 1 else []
+        speed(folders, given.repeats)
+        volume_mb = 512 * 512 * given.slices * 2 / 1e6
+        print("\nMemory, as proportional set size (the pages of one volume cannot be counted twice):\n")
+        memory(generated(root / "two", 2, 2 * given.slices), 2 * volume_mb)
+        memory(generated(root / "eight", 8, given.slices), volume_mb)
+        if given.many:
+            memory(generated(root / "many", given.many, 100, size=8), 8 * 8 * 100 * 2 / 1e6)
 
 
 if __name__ == "__main__":
