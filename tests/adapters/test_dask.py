@@ -12,12 +12,14 @@ from bedside.adapters import dask
 from bedside.adapters.dask import Batch, DaskExecutor, Limits, limited, slurm_cluster
 from bedside.adapters.processes import LocalProcesses
 from bedside.adapters.site import executor_for
-from bedside.core.config import Site
+from bedside.core.config import Config, Site, Study
 from bedside.core.errors import InputRejected, ResourceError, UsageError
 from bedside.core.ports import InlineExecutor, Lost
 from bedside.core.volume import Volume
+from bedside.core.workspace import Workspace
 from bedside.formats.dicom import assemble, look
 from bedside.formats.dicom_write import SeriesIdentity, write_series
+from bedside.ingest.pipeline import ingest
 
 from . import dask_work, work
 from .test_processes import DEATHS
@@ -99,6 +101,39 @@ def test_a_folder_reads_alike_on_a_cluster_in_processes_and_here(executor, tmp_p
     assert len(readings[0][0]) == 1
     assert {code for _, code, _ in readings[0][1]} == {"DCM_TRUNCATED", "FILE_UNREADABLE", "SERIES_INCOMPLETE"}
     assert readings[0] == readings[1] == readings[2]
+
+
+def test_a_whole_ingest_on_a_cluster_gives_the_same_dataset(cluster, tmp_path):
+    received = tmp_path / "received"
+    for number in range(4):
+        values = np.random.default_rng(number).integers(-1000, 1000, (8, 7, 6)).astype(np.int16)
+        series = Volume.of(values, np.diag([1.0, 1.0, 2.0, 1.0]))
+        write_series(received / "images" / str(number), series, identity=SeriesIdentity.of(f"P{number}", str(number)))
+    (received / "images" / "damaged.dcm").write_bytes(b"damaged")
+    sections = {
+        "study": "cluster",
+        "contract": {"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": {"background": 0, "bone": 1}},
+        "source": {"images": "images", "labels": None, "identity": "keep"},
+        "split": {"test": 0.25, "folds": 2, "seed": 0},
+        "task": {"name": "segmentation"},
+        "network": {"name": "dynunet"},
+        "train": {"patch": [8, 8, 8]},
+        "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
+        "accelerate": {"stages": [{"name": "onnxruntime"}]},
+    }
+    study = Study.model_validate(sections)
+    patient = Limits(memory_gb=1, seconds=30)
+    with (
+        LocalProcesses(2, memory_gb=1, seconds=30) as processes,
+        DaskExecutor(cluster.scheduler_address, limits=patient) as executor,
+    ):
+        datasets = [
+            ingest(Config(study, Site(), Workspace(tmp_path / str(at))), received, executor=one)
+            for at, one in enumerate((InlineExecutor(), processes, executor))
+        ]
+    assert len({dataset.digest for dataset in datasets}) == 1
+    assert (datasets[0].manifest.accepted, sum(datasets[0].manifest.rejected.values())) == (24, 1)
+    assert all(dataset.folder.is_dir() for dataset in datasets)
 
 
 def test_the_site_s_address_reaches_the_cluster(cluster, tmp_path):
