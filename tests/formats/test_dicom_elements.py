@@ -45,3 +45,10 @@ def test_the_quick_pass_over_plain_values_finds_and_refuses_what_the_careful_one
     assert quick == [walked(one) for one in files]
     assert quick[0][0] == ""
     assert len({code for code, *_ in quick}) > 2
+
+
+def test_what_a_walk_found_says_nothing_of_the_file_in_a_log(series):
+    elements = Elements()
+    walk(next(series(patient_id="ZQ4711").iterdir()).read_bytes(), elements)
+    assert "ZQ4711" not in repr(elements)
+    assert elements.raw(0x00100020) == b"ZQ4711"

@@ -109,7 +109,12 @@ def test_a_header_that_admits_a_face_is_believed():
 
 @pytest.mark.parametrize("modality", ["US", "SEG", "CR", "SR", ""])
 def test_other_modalities_hold_no_volume_of_a_face(modality):
-    assert face_of(header(modality=modality, BodyPartExamined="HEAD")) == ""
+    assert face_of(header(modality=modality, BodyPartExamined="HEAD", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")) == ""
+
+
+@pytest.mark.parametrize("modality", ["OT", "SEG", "CT\\CT", ""])
+def test_a_scanners_own_class_shows_a_face_whatever_word_its_modality_is(modality):
+    assert recognizable(header(modality=modality, BodyPartExamined="HEAD"))
 
 
 def test_a_spacing_that_is_no_number_could_hold_a_head():

@@ -79,7 +79,9 @@ def test_a_cut_or_damaged_mesh_is_refused_by_name(tmp_path: Path, suffix: str) -
         assert refused.value.code == "MESH_STRUCTURE", number
 
 
-@pytest.mark.parametrize("line", ["v 1 2", "vn 1 2 3", "f 1 2 x", "v nan 0 0", "f 1 2 9"])
+@pytest.mark.parametrize(
+    "line", ["v 1 2", "vn 1 2 3", "f 1 2 x", "v nan 0 0", "f 1 2 9", f"f 1 2 {10**30}", f"f 1 2 -{10**30}", "v 1e300 0 0"]
+)
 def test_a_line_that_bedside_does_not_write_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bone.obj"
     write_mesh(path, POINTS, FACES, name="femur")

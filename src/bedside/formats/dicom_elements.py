@@ -66,9 +66,11 @@ class Element(NamedTuple):
     encapsulated: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class Elements:
     """The top-level elements of one file. Filled as the walk goes, so that a damaged file still tells its series.
+
+    It has no repr: that would carry the whole file into a log.
 
     Attributes:
         data: the file; for a deflated one its inflated data set.

@@ -16,6 +16,11 @@ from bedside.formats.dicom_values import name, text
 Face = Literal["", "recognizable", "removed"]
 
 _VOLUMES = frozenset({"CT", "MR", "PT"})
+_VOLUME_CLASSES = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2", "2.1", "2.2", "4", "4.1", "4.4", "128", "128.1", "130")
+)
+"""Storage classes of CT, MR and PET: a file of them shows what they show, whatever word its modality is."""
+_SOP_CLASS = 0x00080016
 _MODALITY, _FEATURES, _METHODS, _SPACING = 0x00080060, 0x00280302, 0x00120064, 0x00280030
 _REGIONS = (0x00082218, 0x00082228)
 """Anatomic Region Sequence, Primary Anatomic Structure Sequence."""
@@ -113,7 +118,8 @@ def face_of(elements: Elements) -> Face:
 
     Removed is said by RecognizableVisualFeatures (0028,0302) NO or by the method code 113102 (PS3.15 E.3.2).
     """
-    if text(elements, _MODALITY) not in _VOLUMES:
+    sop_class = text(elements, _SOP_CLASS) or elements.sop_class
+    if text(elements, _MODALITY) not in _VOLUMES and sop_class not in _VOLUME_CLASSES:
         return ""
     said = text(elements, _FEATURES).upper()
     if said == "NO" or _CLEANED_FEATURES in _below(elements, _METHODS):

@@ -17,6 +17,7 @@ from bedside.core.files import write_atomic
 from bedside.formats.gate import LIMITS, Limits, receive
 
 _LPS_FROM_RAS = np.array([-1, -1, 1], dtype=np.float32)
+_FARTHEST_MM = 1e9
 _STL_HEADER_BYTES = 80
 _STL_FACE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
@@ -167,6 +168,10 @@ def _from_obj(data: bytes) -> tuple[Points, Faces, str]:
                 raise _broken("it holds a line that bedside does not write")
     except ValueError:
         raise _broken("a line holds no numbers") from None
+    if max((abs(number) for point in points for number in point), default=0) > _FARTHEST_MM:
+        raise _broken("a point lies nowhere")
+    if any(not 0 <= number < len(points) for face in faces for number in face):
+        raise _broken("its faces and points do not fit together")
     return np.array(points, dtype=np.float32).reshape(-1, 3), np.array(faces, dtype=np.int64).reshape(-1, 3), words
 
 
