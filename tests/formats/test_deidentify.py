@@ -220,23 +220,6 @@ def test_an_option_changes_what_it_says(chosen: dict, keyword: str, value: str |
     assert decoded(option(**chosen).file(encoded(person())).data).get(keyword) == value
 
 
-@pytest.mark.parametrize(
-    ("keyword", "words", "remark"),
-    [
-        ("PatientSex", ("M", "F", "O"), "SISTER OF ANNE"),
-        ("SmokingStatus", ("YES", "NO", "UNKNOWN"), "SINCE THE WAR"),
-        ("PatientSexNeutered", ("ALTERED", "UNALTERED"), "BY DR MEIER"),
-    ],
-)
-def test_characteristics_of_fixed_words_hold_no_others(keyword: str, words: tuple[str, ...], remark: str) -> None:
-    data = person()
-    for word in words:
-        setattr(data, keyword, word)
-        assert decoded(ENGINE.file(encoded(data)).data).get(keyword) == word
-    setattr(data, keyword, remark)
-    assert decoded(ENGINE.file(encoded(data)).data).get(keyword, "") == ""
-
-
 def test_options_are_written_as_codes() -> None:
     everything = Deidentification(dates="keep", device=True, institution=True, descriptors=True, safe_private=True)
     codes = [code for code, _ in codes_of(everything)]

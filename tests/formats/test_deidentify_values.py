@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedside.core.identity import Identity
+from bedside.formats.deidentify import Deidentifier
 from bedside.formats.deidentify_known import Known
 from bedside.formats.deidentify_values import capped_age, cleaned, shifted_date, shifted_moment, sound_time
+
+from .identified import decoded, encoded, person
 
 DAYS = st.dates(min_value=date(1900, 1, 1), max_value=date(2100, 1, 1))
 
@@ -98,3 +102,20 @@ def test_a_uid_is_found_by_itself_only() -> None:
     assert known.in_bytes(b"\0" + b"1.2.3.4.5.6.7.8\0", b"")
     assert not known.in_bytes(b"\0" + b"1.2.3.4.5.6.7.8.9", b"")
     assert not known.in_bytes(b"1.1.2.3.4.5.6.7.8\0", b"")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "words", "remark"),
+    [
+        ("PatientSex", ("M", "F", "O"), "SISTER OF ANNE"),
+        ("SmokingStatus", ("YES", "NO", "UNKNOWN"), "SINCE THE WAR"),
+        ("PatientSexNeutered", ("ALTERED", "UNALTERED"), "BY DR MEIER"),
+    ],
+)
+def test_characteristics_of_fixed_words_hold_no_others(keyword: str, words: tuple[str, ...], remark: str) -> None:
+    data, engine = person(), Deidentifier(Identity("pseudonym", b"a secret of this test"))
+    for word in words:
+        setattr(data, keyword, word)
+        assert decoded(engine.file(encoded(data)).data).get(keyword) == word
+    setattr(data, keyword, remark)
+    assert decoded(engine.file(encoded(data)).data).get(keyword, "") == ""
