@@ -189,6 +189,33 @@ def test_frames_whose_bits_do_not_fill_bytes_are_read_right(tmp_path: Path) -> N
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda shared, _: setattr(shared.PlaneOrientationSequence[0], "ImageOrientationPatient", [0, -1, 0, -1, 0, 0]),
+        lambda shared, _: setattr(shared.PixelMeasuresSequence[0], "PixelSpacing", [1.1, 1.1]),
+        lambda _, frame: setattr(
+            frame, "PlaneOrientationSequence", highdicom.PlaneOrientationSequence("PATIENT", [1, 0, 0, 0, 1, 0])
+        ),
+        lambda _, frame: setattr(frame.SegmentIdentificationSequence[0], "ReferencedSegmentNumber", 0),
+    ],
+    ids=["rows and columns changed places", "another spacing", "one frame turned", "segment 0"],
+)
+def test_a_segmentation_that_begins_where_the_series_does_but_lies_otherwise_is_refused(tmp_path: Path, edit) -> None:
+    affine = np.diag([0.7, 0.7, 2.5, 1.0])
+    write_series(
+        tmp_path / "s", Volume.of(np.arange(125, dtype=np.int16).reshape(5, 5, 5), affine), identity=SeriesIdentity.of("P")
+    )
+    (found,) = read_folder(tmp_path / "s").found
+    write_seg(tmp_path / "seg.dcm", a_mask((5, 5, 5)), found, structures=NAMES, maker=MAKER)
+    data = dcmread(tmp_path / "seg.dcm")
+    edit(data.SharedFunctionalGroupsSequence[0], data.PerFrameFunctionalGroupsSequence[3])
+    data.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(InputRejected) as refused:
+        read_seg(tmp_path / "seg.dcm", found)
+    assert refused.value.code in {"SEG_FRAME", "SEG_STRUCTURE"}
+
+
 def test_what_cannot_be_written_is_wrong_use(tmp_path: Path) -> None:
     found = series(tmp_path / "s", affine_of(np.eye(3)))
     mask = a_mask(found.volume.shape[1:])

@@ -39,6 +39,8 @@ _LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 _TIE = 1e-6
 _PLACE_TOLERANCE = 0.05
 """How far a slice of the source may lie from its place in the frame, in voxels."""
+_CORNER_TOLERANCE = 0.25
+"""How far a corner of a segmentation may lie from that of its slice, in voxels: rounded cosines add up along 512 pixels."""
 _TYPE_2 = (
     "PatientID",
     "PatientName",
@@ -353,10 +355,18 @@ def _measures(source: Dataset, frame: Frame) -> highdicom.PixelMeasuresSequence:
 
 def _put(own: NDArray[np.uint16], plane: SegPlane, inverse: Affine) -> None:
     """Write one plane of a segmentation into the mask of its frame, here (K, rows, columns)."""
-    k = _slice_of(plane.position_mm.tolist(), inverse, len(own))
-    if k is None or plane.numbers.shape != own.shape[1:]:
+    k = _slice_of(plane.corners_mm[0].tolist(), inverse, len(own))
+    if k is None or plane.numbers.shape != own.shape[1:] or not _lies_on(plane, inverse, k):
         raise InputRejected(
             "The segmentation lies on another grid than the series; give the series it was made of.", code="SEG_FRAME"
         )
     target = own[k]
     np.maximum(target, plane.numbers * np.uint16(plane.segment or 1), out=target)
+
+
+def _lies_on(plane: SegPlane, inverse: Affine, k: int) -> bool:
+    """Whether a plane's rows, columns and spacing are those of slice k, by where its corners lie."""
+    rows, columns = plane.numbers.shape
+    voxels = inverse[:3, :3] @ (plane.corners_mm * _LPS_FROM_RAS).T + inverse[:3, 3:]
+    wanted = np.array([[0, 0, k], [columns - 1, 0, k], [0, rows - 1, k]]).T
+    return bool(np.abs(voxels - wanted).max() <= _CORNER_TOLERANCE)

@@ -18,12 +18,12 @@ class SegPlane:
     """One frame of a segmentation.
 
     Attributes:
-        position_mm: (3,), centre of the first pixel, LPS.
+        corners_mm: (3, 3), LPS: centres of the first pixel, of the first row's last one and of the last row's first one.
         segment: the one segment it shows, or 0 when `numbers` holds segment numbers (a label map).
         numbers: (rows, columns).
     """
 
-    position_mm: NDArray[np.float64]
+    corners_mm: NDArray[np.float64]
     segment: int
     numbers: NDArray[np.unsignedinteger]
 
@@ -46,9 +46,30 @@ def planes_of(data: Dataset) -> Iterator[SegPlane]:
     if len(groups) != frames or not 0 <= len(pixels) - -(-frames * rows * columns * bits // 8) <= 1:
         raise refused("its length does not fit its number of frames")
     for number, group in enumerate(groups):
-        position = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
         segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if bits == 1 else 0
-        yield SegPlane(position, segment, _frame(pixels, number, rows * columns, bits).reshape(rows, columns))
+        if bits == 1 and segment < 1:
+            raise refused("a frame shows no segment")
+        yield SegPlane(
+            _corners(data, group, rows, columns), segment, _frame(pixels, number, rows * columns, bits).reshape(rows, columns)
+        )
+
+
+def _corners(data: Dataset, group: Dataset, rows: int, columns: int) -> NDArray[np.float64]:
+    """Where a frame lies, by its own functional groups or the shared ones (PS3.3 C.7.6.16.2.1, 2.3, 2.4)."""
+    shared = data.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
+    measures, plane = (
+        (group if name in group else shared)[name].value[0] for name in ("PixelMeasuresSequence", "PlaneOrientationSequence")
+    )
+    first = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+    between_rows, between_columns = (float(size) for size in measures.PixelSpacing)
+    along_row, along_column = np.asarray(plane.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    return np.stack(
+        [
+            first,
+            first + along_row * between_columns * (columns - 1),
+            first + along_column * between_rows * (rows - 1),
+        ]
+    )
 
 
 def refused(what: str) -> InputRejected:
