@@ -19,7 +19,7 @@ from bedside.ingest.pipeline import ingest, plan, summary
 from bedside.ingest.records import alone
 from bedside.ingest.versions import drop, line_of
 
-from .conftest import Received
+from .conftest import SECTIONS, Received
 
 
 @pytest.fixture
@@ -272,6 +272,40 @@ def test_a_known_patients_new_scan_goes_where_the_patient_is(tmp_path, configure
     assert len(version.manifest.cases) == 20
     assert version.splits == first.splits
     assert len(version.cases("test")) == 2 * len(first.cases("test"))
+
+
+def test_who_was_dropped_does_not_come_back_with_a_later_batch(tmp_path, configure):
+    config = configure(source={"images": ".", "labels": None, "identity": "keep"})
+    grid = np.diag([-1.0, -1.5, 2.0, 1.0])
+
+    def write(patient, number):
+        array = np.random.default_rng(number).integers(-900, 900, (6, 5, 4)).astype(np.int16)
+        write_series(tmp_path / "export" / str(number), Volume.of(array, grid), identity=SeriesIdentity.of(patient, str(number)))
+
+    for number in range(10):
+        write(f"p{number}", number)
+    first = ingest(config, tmp_path / "export")
+    drop(config, {"p1", "2"})  # a patient who withdrew, and one scan
+    shutil.rmtree(config.workspace.store / first.digest)  # as a law may ask
+    write("p1", 101)
+    write("p2", 102)
+    shutil.copytree(tmp_path / "export" / "2", tmp_path / "export" / "once-more", dirs_exist_ok=True)
+    planned = plan(config, tmp_path / "export", add=True)
+    grown = ingest(config, tmp_path / "export", add=True)
+    assert {case.id for case in grown.manifest.cases} == {"0", *"3456789", "102"}
+    found = summary(grown)
+    assert found.rejected == planned.rejected == {"DROPPED": 4}
+    assert found.received == found.accepted + 4 + found.duplicates
+    write("p11", 11)
+    assert "p1" not in {case.patient for case in ingest(config, tmp_path / "export", add=True).manifest.cases}
+
+
+def test_a_refused_mask_of_a_known_image_is_refused_and_no_duplicate(batch, second, config, configure):
+    ingest(configure(source={**SECTIONS["source"], "labels": None}), batch.root)
+    second.add("a", 0).add("b", 1).path("labels", "a").write_bytes(b"broken")
+    version = ingest(config, second.root, add=True)
+    found = summary(version)
+    assert (found.relabelled, found.received, found.accepted, sum(found.rejected.values()), found.duplicates) == (1, 4, 2, 2, 0)
 
 
 def test_a_batch_follows_the_version_that_another_process_made_while_it_waited(batch, second, config, tmp_path):

@@ -141,6 +141,8 @@ class Manifest(Record):
         certificate: digest of the certificate of de-identification of the received bytes; "" when there is none.
         clinical: rows of the clinical table that came with this version; None without a table.
         names: fingerprint of the key behind the pseudonyms; versions of one line share it, or one patient had two names.
+        dropped: what versions of this line left out and no batch brings back: ids of cases, digests of their received bytes, and
+            patients where they were named.
     """
 
     format: Literal[1, 2] = 2
@@ -158,6 +160,7 @@ class Manifest(Record):
     certificate: str = ""
     clinical: ClinicalRows | None = None
     names: str = ""
+    dropped: tuple[SafeName, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What becomes of each received file: part of a case, a repetition, or a refusal with a name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -82,17 +82,19 @@ class Taken:
         contents: (image file, affine) to case.
         names: of cases, to the digests of what they were received as.
         before: names of the cases of the version before that still stand.
+        dropped: what that version or one before it left out, as `Manifest.dropped`.
     """
 
     contents: dict[_Content, CaseRecord] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     before: set[str] = field(default_factory=set)
+    dropped: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, cases: Sequence[CaseRecord]) -> "Taken":
+    def of(cls, cases: Sequence[CaseRecord], dropped: Iterable[str] = ()) -> "Taken":
         """Begin with the cases of the version before."""
         contents = {_content(case.volumes["image"]): case for case in cases}
-        return cls(contents, {case.id: _sources(case) for case in cases}, {case.id for case in cases})
+        return cls(contents, {case.id: _sources(case) for case in cases}, {case.id for case in cases}, frozenset(dropped))
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,10 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
         elif rules.lacks_values(pair):
             sentence = "The clinical table has no sound row of this patient, and the contract requires one."
             yield Refused(pair.files, "CLINICAL_MISSING", sentence)
-        elif work.taken.names.get(rules.identity.case(pair.key)) == _received_as(pair):
+        elif not isinstance(pair.mask, Refused) and work.taken.names.get(rules.identity.case(pair.key)) == _received_as(pair):
             yield Repeated(pair.files)
+        elif (left_out := _left_out(pair, rules, work.taken.dropped)) is not None:
+            yield left_out
         else:
             jobs.append(pair)
     progress.start("reading cases", len(jobs))
@@ -155,6 +159,16 @@ def _voxels(pair: Pair) -> int:
     return prod(pair.image.volume.shape)
 
 
+def _left_out(pair: Pair, rules: Rules, dropped: frozenset[str]) -> Repeated | Refused | None:
+    """What a pair becomes that an earlier version left out: bytes of then are not kept again, others are refused; else None."""
+    if pair.image.source in dropped:
+        return Repeated(pair.files)
+    if {rules.identity.case(pair.key), _patient_name(pair, rules)} & dropped:
+        sentence = "An earlier version left this case or patient out; to bring it back, ingest all batches again without --add."
+        return Refused(pair.files, "DROPPED", sentence)
+    return None
+
+
 def _mask_files(discovery: Discovery) -> frozenset[Path]:
     return frozenset(path for paths in discovery.masks.values() for path in paths)
 
@@ -162,6 +176,14 @@ def _mask_files(discovery: Discovery) -> frozenset[Path]:
 def patient_of(pair: Pair) -> str:
     """The patient as received: what the header says, else what the names of folders and files say."""
     return pair.image.patient_id or pair.patient
+
+
+def _patient_name(pair: Pair, rules: Rules) -> str:
+    """The patient as the dataset calls them; a file that was de-identified here has the name already."""
+    image = pair.image
+    if image.sealed:
+        return image.patient_id
+    return rules.identity.patient(patient_of(pair), image.issuer if image.patient_id else "")
 
 
 def _received_as(pair: Pair) -> tuple[str, ...]:
@@ -210,10 +232,9 @@ def _entered(pair: Pair, found: Converted, rules: Rules, taken: Taken) -> Outcom
 
 def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
     image = pair.image
-    own = image.patient_id if image.sealed else rules.identity.patient(patient_of(pair), image.issuer if image.patient_id else "")
     return CaseRecord(
         id=rules.identity.case(pair.key),
-        patient=own,
+        patient=_patient_name(pair, rules),
         volumes={"image": found.image} if found.label is None else {"image": found.image, "label": found.label},
         clinical=dict(rules.clinical.get(patient_of(pair), {})),
         site=rules.source.site,

@@ -68,6 +68,7 @@ def manifest_of(study: Study, settled: Sequence[Outcome], about: About, *, paren
         clinical=about.clinical,
         certificate=about.certificate,
         names=fingerprint(about.identity),
+        dropped=before.dropped if before else (),
     )
 
 

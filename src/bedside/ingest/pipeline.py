@@ -311,7 +311,7 @@ def _own(dataset: Dataset) -> dict[str, Path]:
 
 
 def _taken(batch: _Batch) -> Taken:
-    return Taken.of(batch.parent.manifest.cases) if batch.parent else Taken()
+    return Taken.of(batch.parent.manifest.cases, batch.parent.manifest.dropped) if batch.parent else Taken()
 
 
 def _accepted(settled: tuple[Outcome, ...]) -> tuple[Accepted, ...]:

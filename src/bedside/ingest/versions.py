@@ -99,16 +99,20 @@ def without(parent: Dataset, study: Study, names: Collection[str]) -> Manifest:
             code="CASE_ID",
         )
     kept = tuple(held_by(parent, case) for case in before.cases if not {case.id, case.patient} & set(names))
+    gone = [case for case in before.cases if {case.id, case.patient} & set(names)]
+    left_out = {*before.dropped, *names, *(name for case in gone for name in (case.id, case.volumes["image"].source))}
     splits = extend_splits(before.splits, {case.patient for case in kept}, **study.split.model_dump())
-    own = Counts(received=0, accepted=0, rejected={}, duplicates=0, dropped=len(before.cases) - len(kept))
+    own = Counts(received=0, accepted=0, rejected={}, duplicates=0, dropped=len(gone))
     changes = {"format": FORMAT, "cases": kept, "splits": splits, "parent": parent.digest, "batch": own, "clinical": None}
+    changes["dropped"] = tuple(sorted(left_out))
     return before.model_copy(update=changes)
 
 
 def drop(config: Config, names: Collection[str]) -> Dataset:
     """Make a version of the newest dataset without some cases, for example of people who withdrew their consent.
 
-    The older versions keep their bytes, because models were made of them; delete their folders where the law asks for it.
+    A batch that is added later does not bring them back. The older versions keep their bytes, because models were made of them;
+    delete their folders where the law asks for it.
 
     Raises:
         UsageError: see `latest` and `without`.
