@@ -61,6 +61,22 @@ def bomb(gibibytes):
     return start + block * (64 * gibibytes)
 
 
+def long_link(kind, *, before=()):
+    """A tar in which a name, or a list of attributes, is of 64 MiB that nothing packs well."""
+    entry = tarfile.TarInfo("././@LongLink")
+    entry.type, entry.size = kind, 64 << 20
+    whole = tarred(before, mode="w").rstrip(b"\0") if before else b""
+    return whole + bytes(-len(whole) % 512) + entry.tobuf(tarfile.GNU_FORMAT) + bytes(range(256)) * (1 << 18)
+
+
+def list_in_two_places():
+    """A zip whose end points at a harmless record of its list, while a large one lies where libraries look for it."""
+    record = b"PK\6\6" + struct.pack("<Q2H2I4Q", 44, 45, 45, 0, 0, 1, 1, 46, 0)
+    large = record[:24] + struct.pack("<4Q", 1 << 21, 1 << 21, 46 << 21, 0)
+    locator = b"PK\6\7" + struct.pack("<IQI", 0, 4, 1)
+    return b"PK\3\4" + record + large + locator + b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 1, 1, 46, 0, 0)
+
+
 def million():
     """The end of a zip that says that it has a million entries."""
     return b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 65535, 65535, 0xFFFFFFFF, 0, 0)
@@ -92,6 +108,10 @@ HOSTILE = {
     "nested in tar": tarred([(member("a"), zipped([("b", b"c")]))], mode="w"),
     "gzip bomb in tar": bomb(1),
     "tar packed too well": tarred([(member("a"), bytes(64 << 20))]),
+    "64 MiB of name first": long_link(tarfile.GNUTYPE_LONGNAME),
+    "64 MiB of name later": long_link(tarfile.GNUTYPE_LONGNAME, before=[(member("a"), b"x")]),
+    "64 MiB of attributes": long_link(tarfile.XHDTYPE, before=[(member("a"), b"x")]),
+    "list in two places": list_in_two_places(),
     "long name in tar": tarred([(member("n/" * 100 + "x"), b"")], format=tarfile.PAX_FORMAT),
 }
 DAMAGED = {

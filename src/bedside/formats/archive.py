@@ -28,6 +28,8 @@ _ZIP_MAGICS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")
 _OTHER_MAGICS = (b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ", b"MSCF")
 _ZIP_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _LOCAL_HEADER_BYTES = 30
+_HEADER_BYTES = 4 << 20
+"""Of a tar between two files, read-ahead included: names and attributes of the next one, which are read whole."""
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
 
@@ -143,7 +145,7 @@ class _Bounded:
 
     def __init__(self, stream: _Readable, packed_bytes: int, limits: ArchiveLimits) -> None:
         self.stream, self.packed_bytes, self.limits = stream, packed_bytes, limits
-        self.total = 0
+        self.total, self.allowed = 0, limits.max_bytes
 
     def read(self, size: int = -1, /) -> bytes:
         """Read as the stream does; a piece larger than 64 MiB is nothing that an honest archive asks for."""
@@ -160,6 +162,8 @@ class _Bounded:
             raise _unsafe(f"unpacks to more than {self.limits.max_bytes} bytes")
         if self.total > max(self.limits.free_bytes, self.limits.max_ratio * self.packed_bytes):
             raise _unsafe(f"unpacks to more than {self.limits.max_ratio} times its size")
+        if self.total > self.allowed:
+            raise _unsafe("has a name or attributes of many megabytes")
 
 
 class _Entry:
@@ -214,17 +218,17 @@ def _zip_files(stream: BinaryIO, size: int, limits: ArchiveLimits) -> Iterator[t
 
 def _check_index(stream: BinaryIO, size: int, limits: ArchiveLimits) -> None:
     """Look at the end of a zip (APPNOTE 4.3.16, 4.3.14): how many entries there are, before the list of them is read."""
-    stream.seek(max(0, size - (1 << 16) - 22 - 20))
+    stream.seek(max(0, size - (1 << 16) - 22 - 76))
     tail = stream.read()
     at = tail.rfind(_END)
     if at < 0 or len(tail) < at + 22:
         raise InputRejected("The archive cannot be read to its end; fetch it again.", code="ARCHIVE_DAMAGED")
     entries, index_bytes = struct.unpack_from("<HI", tail, at + 10)
     if tail[at - 20 : at - 16] == _LOCATOR_64 and at >= 20:
-        stream.seek(struct.unpack_from("<Q", tail, at - 12)[0])
-        record = stream.read(56)
-        if len(record) == 56 and record[:4] == _END_64:
-            entries, index_bytes = struct.unpack_from("<QQ", record, 32)
+        record = tail[max(at - 76, 0) : at - 20]  # where zipfile looks, whatever place the locator says
+        if len(record) != 56 or record[:4] != _END_64:
+            raise _unsafe("has a list of its entries in two places")
+        entries, index_bytes = struct.unpack_from("<QQ", record, 32)
     if entries > limits.max_entries or index_bytes > limits.max_index_bytes:
         raise _unsafe(f"has {entries} entries")
     stream.seek(0)
@@ -234,9 +238,11 @@ def _tar_files(
     stream: BinaryIO, *, packed: bool, size: int, limits: ArchiveLimits
 ) -> Iterator[tuple[tuple[str, ...], _Readable]]:
     plain = _Bounded(cast("_Readable", gzip.GzipFile(fileobj=stream)) if packed else stream, size, limits)
+    plain.allowed = _HEADER_BYTES  # the first header is read as the archive is opened
     with tarfile.open(fileobj=cast("BinaryIO", plain), mode="r|", bufsize=_PIECE_BYTES) as archive:
         for count, member in enumerate(archive, start=1):
             name = _parts(member.name, count, limits)
+            plain.allowed = plain.total + member.size + _HEADER_BYTES
             archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them, for a second look that nobody takes
             if member.isdir():
                 continue
