@@ -31,7 +31,7 @@ class Table:
 
     Attributes:
         edition: of the standard.
-        rows: by tag in eight hexadecimal digits, by a pattern ("50XXXXXX", "60XX3000", "60XX4000"), or "PRIVATE".
+        rows: by tag in eight hexadecimal digits, by a pattern (all of groups "50XX", "60XX3000", "60XX4000"), or "PRIVATE".
     """
 
     edition: str
