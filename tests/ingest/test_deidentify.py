@@ -130,8 +130,10 @@ def test_two_files_of_one_instance_uid_are_not_written_over_each_other(scans, ho
     other = bytearray(path.read_bytes())
     other[-1] ^= 1
     (scans / "ZQtwin.dcm").write_bytes(other)
+    planned = plan(hospital, scans)
     _, certificate = deidentify(hospital, scans, tmp_path / "out")
     assert certificate.rejected["SERIES_UID_CONFLICT"] == 1
+    assert (planned.would_reject, planned.would_write) == (certificate.rejected, certificate.written)
 
 
 @pytest.mark.parametrize("where", ["zqward", "zqward/out", "."])

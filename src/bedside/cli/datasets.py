@@ -76,8 +76,8 @@ def _dropped(config: "Config", file: Path, *, json: bool, what_if: bool) -> None
 
 def _show_versions(rows: "tuple[VersionRow, ...]") -> None:
     table = Table(title="datasets, newest first")
-    for name in ("digest", "time (UTC)", "parent", "cases", "patients (locked)", "change", "files", "DVC revision"):
-        table.add_column(name)
+    for name in ("digest", "time (UTC)", "parent", "cases", "patients (locked)", "change", "files", "DVC"):
+        table.add_column(name, no_wrap=name != "patients (locked)")
     out = show.console()
     for row in rows:
         change = [f"+{row.added}" if row.added else "", f"-{row.dropped}" if row.dropped else ""]
@@ -90,15 +90,17 @@ def _show_versions(rows: "tuple[VersionRow, ...]") -> None:
             f"{row.patients} ({row.locked})" if row.here else "",
             " ".join(filter(None, change)),
             f"{row.received} = {row.accepted} + {sum(row.rejected.values())} + {row.duplicates}",
-            row.revision[:12],
+            row.revision[:8],
         )
     out.print(table)
     out.print("files: received = accepted + rejected + duplicate, of each version's own batch")
     for row in rows:
+        if row.rejected or row.certificate:
+            out.print(f"{row.digest[:12]}:")
         for code, count in sorted(row.rejected.items()):
-            out.print(f"{row.digest[:12]}  {count} {code}: {row.reasons.get(code, '')}")
+            out.print(f"  {count:>6} {code}: {row.reasons.get(code, '')}", soft_wrap=True, markup=False)
         if row.certificate:
-            out.print(f"{row.digest[:12]}  certificate of de-identification {row.certificate[:12]}")
+            out.print(f"  certificate of de-identification {row.certificate[:12]}")
 
 
 def _show_diff(found: "DatasetDiff") -> None:

@@ -55,7 +55,8 @@ def deidentify(
 
 def _show_plan(planned: "Plan") -> None:
     """Each action, without any value."""
-    table = Table(title="bedside deidentify would do this (nothing was done)")
+    title = "bedside deidentify would do this (nothing was done)"
+    table = Table(title=title, min_width=len(title) + 4)
     for name in ("tag", "attribute", "what", "rule", "files"):
         table.add_column(name, justify="right" if name == "files" else "left")
     for one in planned.actions:

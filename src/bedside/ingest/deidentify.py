@@ -31,6 +31,7 @@ from bedside.ingest.records import Records, alone
 from bedside.ingest.survey import lost_item
 
 _NAME_DIGITS = 32
+_UID_CONFLICT = "SERIES_UID_CONFLICT"
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _write(path: Path, data: bytes) -> None:
             return
         raise InputRejected(
             "Another file with this SOPInstanceUID was written before, or other options were; choose an empty target folder.",
-            code="SERIES_UID_CONFLICT",
+            code=_UID_CONFLICT,
         )
     with disk_errors("writing a de-identified file"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -256,10 +257,12 @@ class _Tally:
     Attributes:
         received: SHA-256 of every file, repeated ones too.
         files: received to written SHA-256.
+        homes: place below the target to the SHA-256 of what is there.
     """
 
     received: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    homes: dict[tuple[str, ...], str] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     actions: Actions = field(default_factory=Actions)
@@ -275,6 +278,9 @@ class _Tally:
             return
         if answer.received in self.files:
             self.duplicates += 1
+            return
+        if self.homes.setdefault(answer.place, answer.written) != answer.written:
+            self.rejected[_UID_CONFLICT] += 1  # only in a plan: a written second one is a problem
             return
         self.files[answer.received] = answer.written
         self.actions.add(answer.actions)
