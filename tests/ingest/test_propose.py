@@ -148,6 +148,11 @@ def test_init_never_touches_a_file_that_is_there(phantoms: Path, tmp_path: Path)
     assert out.read_text() == "mine"
 
 
+def test_the_next_command_can_be_typed_as_it_is_printed(phantoms: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(application(), ["init", str(phantoms), "--out", str(tmp_path / "a study.yaml")])
+    assert f"bedside ingest '{tmp_path}/a study.yaml' --from FOLDER" in done.stdout
+
+
 def test_what_init_would_write_is_printed_and_not_written(phantoms: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     done = CliRunner().invoke(application(), ["init", str(phantoms), "--out", str(out), "--what-if"])

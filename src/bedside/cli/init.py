@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,9 +47,12 @@ def init(
     if what_if:
         return show.as_json({"text": text, **_seen(sight)}) if json else typer.echo(text, nl=False)
     with disk_errors("writing the study file"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError("No new file can be made at the place of --out; choose another one.", code="EXISTS") from error
     if json:
         return show.as_json({"study": str(out), **_seen(sight)})
     refused = sum(sight.refused.values())
@@ -60,7 +64,7 @@ def init(
     typer.echo(
         "Read it, name the structures, keep a secret for the pseudonyms, then ask what would be taken:\n"
         '  export BEDSIDE_KEY="$(openssl rand -hex 16)"\n'
-        f"  bedside ingest {out} --from FOLDER --what-if"
+        f"  bedside ingest {quote(str(out))} --from FOLDER --what-if"
     )
     return None
 

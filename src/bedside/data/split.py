@@ -42,7 +42,7 @@ def split_patients(patients: Iterable[str], *, test: float, folds: int, seed: in
     rest = order[held_out:]
     if len(rest) < folds:
         raise UsageError(
-            f"Found {len(everyone)} patients: {held_out + len(locked)} for the test split leave {len(rest)} for {folds} folds,"
+            f"Patients found: {len(everyone)}; {held_out + len(locked)} for the test split leave {len(rest)} for {folds} folds,"
             " and each fold needs at least one; lower split.folds or split.test, or bring more patients.",
             code="TOO_FEW_PATIENTS",
         )
