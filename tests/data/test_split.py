@@ -59,7 +59,7 @@ def test_a_small_fraction_still_holds_one_patient_out(fraction):
 
 
 def test_too_few_patients_are_refused_with_what_to_do():
-    with pytest.raises(UsageError, match="Found 5 patients: 1 for the test split leave 4 for 5 folds") as caught:
+    with pytest.raises(UsageError, match="Patients found: 5; 1 for the test split leave 4 for 5 folds") as caught:
         split_patients([f"p{number}" for number in range(5)], test=0.2, folds=5, seed=0)
     assert caught.value.code == "TOO_FEW_PATIENTS"
 
