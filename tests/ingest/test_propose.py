@@ -146,6 +146,11 @@ def test_init_never_touches_a_file_that_is_there(phantoms: Path, tmp_path: Path)
     done = CliRunner().invoke(application(), arguments)
     assert isinstance(done.exception, UsageError)
     assert out.read_text() == "mine"
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "nowhere" / "study.yaml")
+    for place in ("link.yaml", "mine.yaml/below.yaml"):
+        done = CliRunner().invoke(application(), ["init", str(phantoms), "--out", str(tmp_path / place)])
+        assert isinstance(done.exception, UsageError)
+    assert out.read_text() == "mine"
 
 
 def test_the_next_command_can_be_typed_as_it_is_printed(phantoms: Path, tmp_path: Path) -> None:

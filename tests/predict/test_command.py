@@ -43,16 +43,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_what_if_tells_a_program_and_the_real_thing_tells_a_person(study: tuple[Path, str], scans: Path) -> None:
     folder, digest = study
-    what = ("study", "--model", digest[:8], "--from", str(scans / "series-0"), "--to", "results", "--mesh", "stl,obj")
+    what = ("study", "--model", digest[:8], "--from", str(scans / "series-0"), "--to", "results [/x]", "--mesh", "stl,obj")
     planned = bedside(*what, "--what-if", "--json", cwd=folder)
     assert planned.code == 0, planned.err
     assert "cancellous_bone.obj" in json.loads(planned.out)["outputs"]
-    assert not (folder / "results").exists()
+    assert not (folder / "results [").exists()
     read = bedside(*what, "--no-seg", cwd=folder)
     assert read.code == 0, read.err
     assert "cortical_bone" in read.out
     assert "received 16 files: 16 predicted, 0 refused, 0 duplicate" in read.out
-    (case,) = (folder / "results").iterdir()
+    (case,) = (folder / "results [/x]").iterdir()
     assert {path.name for path in case.glob("*.obj")} == {"cortical_bone.obj", "cancellous_bone.obj"}
     assert not (case / "segmentation.dcm").exists()
 

@@ -143,6 +143,22 @@ def test_a_folder_that_is_no_earlier_result_is_left_alone(model: Model, scans: P
     assert not list(tmp_path.glob(".predicting-*"))
 
 
+def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_computed(model: Model, scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for step in (predict, plan):
+        for place in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "below"):
+            with pytest.raises(UsageError) as refused:
+                step(model, scans / "series-1", place)
+            assert refused.value.code == "OUTPUT_TAKEN"
+
+
+def test_a_nifti_file_is_known_by_its_ending_in_capitals_too(model: Model, tmp_path: Path) -> None:
+    image = crop(0)
+    write_nifti(tmp_path / "scan.nii.gz", image.array[0], image.affine)
+    capital = (tmp_path / "scan.nii.gz").rename(tmp_path / "SCAN.NII.GZ")
+    assert len(predict(model, capital, tmp_path / "to", settings=PredictSettings(meshes=())).cases) == 1
+
+
 def test_a_mask_that_somebody_corrected_is_not_replaced(model: Model, scans: Path, tmp_path: Path) -> None:
     quick = PredictSettings(meshes=(), seg=False)
     (case,) = predict(model, scans / "series-1", tmp_path, settings=quick).cases

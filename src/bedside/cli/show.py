@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Stdout; a fixed width where it is no terminal, so that a table in a file is not cut."""
-    found = Console(highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(highlight=False, width=120)
+    """Stdout; a fixed width where it is no terminal, so that a table in a file is not cut. Brackets in a path are no markup."""
+    found = Console(highlight=False, markup=False, soft_wrap=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=120)
 
 
 def as_json(value: BaseModel | Mapping[str, JsonValue] | list[JsonValue]) -> None:
@@ -201,4 +201,4 @@ def history(value: "History") -> None:
 def mirrored(value: "Mirrored") -> None:
     """What could not be mirrored goes to stderr; it is tried again next time."""
     for sentence in value.failed:
-        Console(stderr=True, highlight=False).print(f"bedside: not mirrored, tried again next time: {sentence}")
+        Console(stderr=True, highlight=False, markup=False).print(f"bedside: not mirrored, tried again next time: {sentence}")

@@ -59,6 +59,7 @@ def predict(
         IntegrityError: the model's bytes have changed.
         ResourceError: the disk is full; no half-written result is left.
     """
+    _check_place(Path(to))
     reading = _read(Path(source))
     refused = list(reading.refused)
     if not reading.found:
@@ -109,6 +110,7 @@ def _nothing(refused: Sequence[RefusedSeries]) -> InputRejected:
 
 def plan(model: Model, source: str | Path, to: str | Path, *, settings: PredictSettings = DEFAULTS) -> PredictPlan:
     """Say what `predict` would do, from the headers; no pixel is decoded and nothing is written."""
+    _check_place(Path(to))
     reading = _read(Path(source))
     contract = model.spec.contract
     refused = list(reading.refused)
@@ -129,12 +131,21 @@ def plan(model: Model, source: str | Path, to: str | Path, *, settings: PredictS
     )
 
 
+def _check_place(to: Path) -> None:
+    """Refuse a place for results that can be no folder, before anything is computed."""
+    nearest = next((place for place in (to, *to.parents) if place.exists() or place.is_symlink()), None)
+    if nearest is not None and not nearest.is_dir():
+        raise UsageError(
+            "The place for the results is a file, or lies below one; choose a folder with --to.", code="OUTPUT_TAKEN"
+        )
+
+
 def _read(source: Path) -> Reading:
     if source.is_dir():
         return read_folder(source)
     if not source.is_file():
         raise UsageError("There is no file or folder at the path to predict; check --from.", code="NO_INPUT")
-    if source.name.endswith((".nii", ".nii.gz")):
+    if source.name.lower().endswith((".nii", ".nii.gz")):
         return Reading((read_nifti(source),), (), ())
     return read_folder([source])
 
