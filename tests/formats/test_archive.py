@@ -210,3 +210,16 @@ def test_a_full_disk_is_named(write, tmp_path, monkeypatch):
     with pytest.raises(ResourceError):
         received(write(zipped(SCANS.items())), tmp_path / "scratch").__enter__()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_a_kill_left_unpacked_is_removed_and_what_another_process_reads_is_not(write, tmp_path):
+    path = write(zipped(list(SCANS.items())))
+    left = tmp_path / "scratch" / "unpacked-killed" / "images"
+    left.mkdir(parents=True)
+    (left / "1.dcm").write_bytes(b"a name")
+    with received(path, tmp_path / "scratch") as first:
+        assert not left.exists()
+        with received(path, tmp_path / "scratch") as second:
+            assert first != second
+            assert (first / "images" / "a" / "1.dcm").is_file()
+    assert not list((tmp_path / "scratch").iterdir())

@@ -7,11 +7,9 @@ written until then is removed.
 """
 
 import gzip
-import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from typing import BinaryIO, Protocol, cast
 
 from bedside.core.errors import InputRejected, UnsafeArtefact, UsageError, disk_errors
 from bedside.core.record import Record
+from bedside.core.workspace import staging_in
 from bedside.formats.gate import guarded
 
 _PIECE_BYTES = 1 << 20
@@ -79,6 +78,8 @@ def inspect_archive(path: Path, *, limits: ArchiveLimits = ARCHIVE_LIMITS) -> No
 def received(path: Path, scratch: Path, *, limits: ArchiveLimits = ARCHIVE_LIMITS) -> Iterator[Path]:
     """Give the folder of what was received: `path` itself, or, if it is a file, where it was unpacked to until the end.
 
+    What a kill left unpacked is removed the next time.
+
     Args:
         path: a folder (or nothing: the caller says so better), or an archive.
         scratch: where to unpack.
@@ -93,14 +94,11 @@ def received(path: Path, scratch: Path, *, limits: ArchiveLimits = ARCHIVE_LIMIT
         return
     with disk_errors("unpacking an archive"):
         scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=scratch, prefix="unpacked-"))
-    try:
+    with staging_in(scratch, prefix="unpacked-") as folder:
         for name, stream in _files(path, limits):
             with disk_errors("unpacking an archive"):
                 _write(folder.joinpath(*name), stream)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(target: Path, stream: _Readable) -> None:
