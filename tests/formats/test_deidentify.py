@@ -398,3 +398,11 @@ def test_more_names_than_belong_to_one_patient_are_refused_before_they_are_searc
     with pytest.raises(InputRejected) as refusal:
         ENGINE.file(encoded(data))
     assert refusal.value.code == "DCM_ELEMENTS"
+
+
+def test_a_value_of_half_a_number_is_refused_by_name() -> None:
+    data = encoded(person())
+    rows = data.index(b"\x28\x00\x10\x00US\x02\x00")
+    with pytest.raises(InputRejected) as refusal:
+        ENGINE.file(data[: rows + 6] + b"\x03\x00" + data[rows + 8 : rows + 10] + b"\0" + data[rows + 10 :])
+    assert refusal.value.code == "DCM_STRUCTURE"

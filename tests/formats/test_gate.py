@@ -6,7 +6,9 @@ import tracemalloc
 import warnings
 import zlib
 
-import pydicom
+import nibabel.spatialimages
+import nibabel.wrapstruct
+import pydicom.errors
 import pytest
 
 from bedside.core.digest import digest_bytes
@@ -215,6 +217,15 @@ def test_every_known_foreign_error_becomes_one_refusal_that_does_not_quote_it(er
     assert caught.value.code == "DCM_DECODE"
     assert NAME not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("module", [pydicom.errors, nibabel.spatialimages, nibabel.wrapstruct])
+def test_no_error_that_a_library_calls_its_own_passes_the_guard(module):
+    own = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert own
+    for kind in own:
+        with pytest.raises(InputRejected), guarded("DCM_DECODE", "A frame cannot be decoded."):
+            raise kind(NAME)
 
 
 def test_an_error_of_ours_passes_the_guard_unchanged():

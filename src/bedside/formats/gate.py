@@ -64,8 +64,14 @@ FOREIGN_ERRORS = (
 )
 """What pydicom, nibabel and their decoders were seen to raise on hostile bytes (subclasses of theirs included).
 
-pydicom's `InvalidDicomError`, which is none of them, is added when pydicom is at work.
+Their own errors that are none of these are in `_OWN_ERRORS`.
 """
+_OWN_ERRORS = {
+    "pydicom.errors": ("InvalidDicomError", "BytesLengthException"),
+    "nibabel.spatialimages": ("HeaderDataError", "HeaderTypeError", "ImageDataError"),
+    "nibabel.wrapstruct": ("WrapStructError",),
+}
+"""By module, which is not imported where nothing of it is used: errors without another parent than `Exception`."""
 
 
 _LIBRARIES = frozenset({"nibabel", "openjpeg", "pydicom", "pylibjpeg"})
@@ -105,9 +111,9 @@ def guarded(code: str, sentence: str) -> Iterator[None]:
 
 
 def _foreign_errors() -> tuple[type[BaseException], ...]:
-    """`FOREIGN_ERRORS`, and pydicom's own error that has no other parent; it is not imported where nothing of it is used."""
-    library = sys.modules.get("pydicom.errors")
-    return FOREIGN_ERRORS if library is None else (*FOREIGN_ERRORS, library.InvalidDicomError)
+    """`FOREIGN_ERRORS`, and the libraries' own that have no other parent, of those libraries that are at work."""
+    own = (getattr(sys.modules[module], name) for module, names in _OWN_ERRORS.items() if module in sys.modules for name in names)
+    return *FOREIGN_ERRORS, *own
 
 
 def receive(path: Path, *, limits: Limits = LIMITS) -> bytes:
