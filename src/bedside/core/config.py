@@ -271,8 +271,8 @@ class Site(Record):
         processes: how many workers; None: one per processor this process may run on.
         worker_memory_gb: of each worker beyond what it needs to start; an item that needs more is refused.
         worker_seconds: for one item; one that takes longer is refused.
-        encrypt: keep received scans, masks and refused files encrypted at rest; the key comes from BEDSIDE_STORE_KEY. What training
-            prepares in scratch/, reports and predictions are not: for these the disk must be encrypted.
+        encrypt: keep received scans, masks and refused files encrypted at rest; the key comes from BEDSIDE_STORE_KEY. What
+            training prepares in scratch/, reports and predictions are not: for these the disk must be encrypted.
     """
 
     versioning: Literal["dvc", "off"] = "dvc"
