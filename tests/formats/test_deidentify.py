@@ -406,3 +406,20 @@ def test_a_value_of_half_a_number_is_refused_by_name() -> None:
     with pytest.raises(InputRejected) as refusal:
         ENGINE.file(data[: rows + 6] + b"\x03\x00" + data[rows + 8 : rows + 10] + b"\0" + data[rows + 10 :])
     assert refusal.value.code == "DCM_STRUCTURE"
+
+
+@pytest.mark.parametrize("kernel", ["CTZQMUSTERMANN", "zqmustermann2", "forZqmustermannB30"])
+def test_a_long_name_inside_a_longer_word_is_found(kernel: str) -> None:
+    data = person()
+    data.ConvolutionKernel = kernel
+    assert decoded(ENGINE.file(encoded(data)).data).ConvolutionKernel == ""
+    data.add_new(0x00282000, "OB", kernel.encode() + b"\0" * (len(kernel) % 2))
+    with pytest.raises(InputRejected) as refusal:
+        ENGINE.file(encoded(data))
+    assert refusal.value.code == "PHI_RESIDUAL"
+
+
+def test_a_short_name_inside_the_name_of_a_maker_takes_nothing_away() -> None:
+    data = person(name="Philip^Max")
+    data.Manufacturer = "Philips Medical Systems"
+    assert decoded(ENGINE.file(encoded(data)).data).Manufacturer == "Philips Medical Systems"

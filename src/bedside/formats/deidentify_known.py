@@ -10,6 +10,8 @@ from unicodedata import category
 from bedside.formats.deidentify_values import OWN_WORDS, VOCABULARY
 
 _SHORTEST_WORD, _SHORTEST_FOREIGN, _SHORTEST_CODE = 3, 2, 4
+_SHORTEST_GLUED = 7
+"""A name of so many letters is found inside a longer word too ("CTMustermann"); a shorter one is part of others' ("Philip")."""
 _SHORTEST_NUMBER_IN_BYTES, _SHORTEST_IN_PIXELS, _SHORTEST_UID = 6, 6, 14
 _PARTS = re.compile(r"[^\W_]+")
 _UID, _UID_RUN = re.compile(r"[0-9.]+"), re.compile(rb"[0-9.]{14,}")
@@ -60,7 +62,7 @@ class Known:
         return len(self.words) + len(self.codes) + len(self.uids)
 
     def in_text(self, text: str, *, number: bool = False) -> bool:
-        """Whether a text holds one of the strings as a whole word.
+        """Whether a text holds one of the strings as a whole word, or a long name inside one.
 
         Args:
             text: of one value.
@@ -70,13 +72,15 @@ class Known:
         folded = text.casefold()
         if not self.words.isdisjoint(_parts(folded)):
             return True
+        if any(word in folded for word in self.words if len(word) >= _SHORTEST_GLUED):
+            return True
         return any(_bounded(code, folded) for code in (*self.codes, *self.uids) if not number or _is_telling(code))
 
     def in_bytes(self, header: bytes, pixels: bytes | memoryview) -> bool:
         """Whether written bytes hold one of them, in any of the usual encodings.
 
         Args:
-            header: everything but the pixels; searched for whole words, letters' case does not count.
+            header: everything but the pixels; searched as a text is, letters' case does not count.
             pixels: any bytes; searched for what is too long to stand in them by chance.
         """
         pattern = _pattern(self.words, self.codes)
@@ -135,7 +139,9 @@ def _pattern(words: frozenset[str], codes: frozenset[str]) -> re.Pattern[bytes] 
     if not options:
         return None
     body = b"|".join(map(re.escape, options))
-    return re.compile(rb"(?:(?<![a-z0-9.\x80-\xff])|" + _ESCAPED + rb")(?:" + body + rb")(?!\.?[a-z0-9\x80-\xff])", re.DOTALL)
+    bounded = rb"(?:(?<![a-z0-9.\x80-\xff])|" + _ESCAPED + rb")(?:" + body + rb")(?!\.?[a-z0-9\x80-\xff])"
+    glued = sorted({one for text in words if len(text) >= _SHORTEST_GLUED for one in _encoded(text)})
+    return re.compile(b"|".join((bounded, *map(re.escape, glued))), re.DOTALL)
 
 
 @lru_cache(maxsize=64)
