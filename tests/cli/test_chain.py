@@ -193,7 +193,7 @@ def wait_for(pattern: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_training_that_is_stopped_goes_on_by_itself(folder, how):
-    long = (*ALL, "train.steps=150", "train.seed=3", "train.checkpoint_minutes=0.002")
+    long = (*ALL, "train.steps=60", "train.seed=3", "train.checkpoint_minutes=0.002")
     process = start(folder, "train", "demo", sets=long)
     wait_for("demo/scratch/train-*/checkpoint-*", folder)
     process.send_signal(how)
@@ -205,7 +205,7 @@ def test_training_that_is_stopped_goes_on_by_itself(folder, how):
     done = bedside("train", "demo", "--json", cwd=folder, sets=long)
     assert done.code == 0, done.err
     assert done.json["resumed"] == 1
-    assert done.json["steps"] == 150
+    assert done.json["steps"] == 60
 
 
 def test_a_full_disk_exits_6_and_leaves_the_study_as_it_was(folder):
