@@ -107,3 +107,18 @@ def test_padding_beside_a_blanked_box_is_air_and_the_box_is_not_padding(series, 
     assert (plane[:, 0] == -1024).all(), "outside the field of view is air, whatever is blanked elsewhere"
     assert (plane[:2, 1:3] == 101 - 1024).all(), "a box is as dark as the darkest that was measured"
     assert plane[2].tolist() == [-1024, 109 - 1024, 110 - 1024, 111 - 1024]
+
+
+def test_padding_over_the_stored_bits_is_still_padding_after_de_identification(series):
+    def padded(dataset, _):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+        dataset.PixelData = np.full((3, 4), 63536, "<u2").tobytes()[:16] + np.full(4, 0x5007, "<u2").tobytes()
+        dataset.add_new(0x00280120, "US", 63536)
+
+    data = next(series(edit=padded).iterdir()).read_bytes()
+    elements = Elements()
+    walk(data, elements)
+    cleaned = examine(data, elements, Deidentification()).data
+    assert len(cleaned) == len(data)
+    pixels = np.frombuffer(cleaned[elements.table[0x7FE00010].start :], "<u2", 12)
+    assert pixels.tolist() == [63536] * 8 + [7] * 4

@@ -27,6 +27,7 @@ _Samples = NDArray[np.unsignedinteger]
 
 _EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1\0"
 _PLANAR, _PHOTOMETRIC, _META_LENGTH, _SYNTAX = 0x00280006, 0x00280004, 0x00020000, 0x00020010
+_PADDING = 0x00280120
 _OVERLAY_POSITION, _OVERLAY_DATA = 0x0102, 0x3000
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -153,7 +154,7 @@ def blanked(data: bytes, elements: Elements, picture: Picture, boxes: Sequence[B
         return _restored(data, elements, picture, samples, photometric)
     samples = _native(elements, picture)
     before = samples.copy()
-    _blank(samples, picture, picture.photometric, boxes)
+    _blank(samples, picture, picture.photometric, boxes, _padding(elements, picture))
     if np.array_equal(samples, before) and not boxes:
         return data
     return _replaced(data, elements, _native_bytes(samples, elements, picture))
@@ -235,12 +236,21 @@ def _decoded_frame(stream: bytes, picture: Picture) -> tuple[NDArray[np.generic]
     return plane, str(facts["photometric_interpretation"])
 
 
-def _blank(samples: _Samples, picture: Picture, photometric: str, boxes: Sequence[Box]) -> None:
-    """Clear the bits beside the stored ones, then make the boxes constant, in place."""
+def _padding(elements: Elements, picture: Picture) -> int | None:
+    """PixelPaddingValue where it reaches over the stored bits and no overlay lies there: one constant, which hides nothing."""
+    raw = elements.raw(_PADDING)
+    if picture.allocated != 16 or len(raw) != 2 or has_embedded_overlay(elements):
+        return None
+    return int(struct.unpack(elements.order + "H", raw)[0])
+
+
+def _blank(samples: _Samples, picture: Picture, photometric: str, boxes: Sequence[Box], padding: int | None = None) -> None:
+    """Clear the bits beside the stored ones, save those of padding, then make the boxes constant, in place."""
+    padded = None if padding is None else samples == padding
     _clear_beside(samples, picture)
-    if not boxes:
-        return
-    black = _black(samples, picture, photometric)
+    black = _black(samples, picture, photometric) if boxes else samples[:0]
+    if padded is not None and padding is not None:
+        samples[padded] = padding
     for left, top, right, bottom in boxes:
         samples[:, top : bottom + 1, left : right + 1] = black
 
