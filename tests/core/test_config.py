@@ -116,6 +116,12 @@ def test_what_is_wrong_is_named_with_its_line(study: Path, old: str, new: str, l
     assert any(said in text and text.startswith(f"study.yaml:{line}:") for text in found), found
 
 
+def test_a_fold_cannot_be_left_out_where_there_is_only_one(study: Path) -> None:
+    study.write_text(STUDY.replace("minutes: 30", "minutes: 30\n  fold: 0") + "split: {folds: 1}\n")
+    with pytest.raises(ConfigError, match="nothing would be left to train on"):
+        load(study)
+
+
 def test_billion_laughs_are_refused_in_no_time(study: Path) -> None:
     rows = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]

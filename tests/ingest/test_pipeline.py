@@ -201,6 +201,14 @@ def test_too_few_patients_for_the_split_are_a_usage_error(received, config):
     assert caught.value.code == "TOO_FEW_PATIENTS"
 
 
+def test_one_patient_is_a_dataset_where_nothing_is_to_be_divided(received, configure):
+    received.add("a", 1)
+    dataset = ingest(configure(split={"test": 0.0, "folds": 1}), received.root)
+    assert dataset.splits.test == ()
+    assert dataset.splits.folds == ((dataset.manifest.cases[0].patient,),)
+    assert len(dataset.cases("development")) == 1
+
+
 def test_without_masks_in_the_study_images_stand_alone(batch, configure):
     config = configure(source={"images": "images", "labels": None, "identity": "keep"})
     manifest = ingest(config, batch.root).manifest

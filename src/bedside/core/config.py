@@ -100,13 +100,13 @@ class Split(Record):
 
     Attributes:
         test: fraction of patients in the locked test split.
-        folds: number of cross-validation folds the rest is divided into.
+        folds: number of cross-validation folds the rest is divided into; 1 divides nothing, as a single patient needs.
         seed: of the division; the same patients and seed give the same split.
         always_test: patients, as the dataset calls them, who are locked by name; the fraction is then of the others.
     """
 
     test: Fraction = 0.2
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: PositiveInt = 5
     seed: int = 0
     always_test: tuple[SafeName, ...] = ()
 
@@ -248,6 +248,8 @@ class Study(Record):
     def _agree(self) -> "Study":
         if self.train.fold is not None and self.train.fold >= self.split.folds:
             raise ValueError(f"train.fold is {self.train.fold} and split.folds is {self.split.folds}; folds count from 0")
+        if self.train.fold is not None and self.split.folds == 1:
+            raise ValueError("train.fold leaves one fold out and split.folds is 1; nothing would be left to train on")
         if (self.train.minutes is None) == (self.train.steps is None):
             raise ValueError("give one of train.minutes and train.steps, and set the other to null")
         return self

@@ -143,9 +143,9 @@ def _split(sight: Sight) -> str:
     """A division that the patients who were seen can fill."""
     if sight.patients >= _FEW_PATIENTS:
         return "split: {test: 0.2, folds: 5, seed: 0}   # by patient; the test split is locked"
-    folds = max(2, min(5, sight.patients - 2))
+    folds = max(min(2, sight.patients), min(5, sight.patients - 2))
     test = 0.2 if sight.patients > 2 else 0
-    why = "so few patients that no score will mean much" if sight.patients > 1 else "one patient; ingest needs one in each fold"
+    why = "so few patients that no score will mean much" if sight.patients > 1 else "one patient: nothing to divide"
     return f"split: {{test: {test}, folds: {folds}, seed: 0}}   # {why}"
 
 
