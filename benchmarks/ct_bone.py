@@ -81,6 +81,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--from", dest="source", type=Path, required=True)
     arguments.add_argument("--minutes", type=float, default=10.0)
+    arguments.add_argument("--steps", type=int, help="exact number of steps instead of minutes")
     arguments.add_argument("--phantoms", type=int, default=12)
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--leave-out", nargs="*", default=list(REAL))
@@ -89,7 +90,8 @@ def main() -> None:
     prepare(given.folder / "received", given.source, phantoms=given.phantoms)
     lines = []
     for name in given.leave_out:
-        overrides = [f"train.minutes={given.minutes:g}", "split.test=0", f"split.always_test=[{name}]", *given.set]
+        budget = [f"train.steps={given.steps}", "train.minutes=null"] if given.steps else [f"train.minutes={given.minutes:g}"]
+        overrides = [*budget, "split.test=0", f"split.always_test=[{name}]", *given.set]
         config = bs.load(STUDY, overrides=overrides, folder=given.folder / f"without-{name}")
         dataset = bs.ingest(config, given.folder / "received")
         run = bs.train(config, dataset, progress=Lines())
