@@ -2,8 +2,8 @@
 
 A block is run when the line before it is `<!-- run -->`; `<!-- run: real -->` needs the real scans and `<!-- run: slow -->` takes
 minutes. All blocks of one guide share one folder, which looks like the checkout: `studies/` is there, and the scans lie in
-`../shared/data`, every fifth patient of the hippocampus and all of the others. `bash` and `python` blocks run; a block that should
-fail ends in `|| test $? -eq 5` or the like.
+`../shared/data`, every fifth patient of the hippocampus and all of the others. `bash` and `python` blocks run; a block that
+should fail ends in `|| test $? -eq 5` or the like.
 """
 
 import os
