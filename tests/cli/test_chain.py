@@ -151,7 +151,7 @@ def test_every_mistake_in_a_study_is_named_with_its_line(folder):
     ("words", "sentence"),
     [
         (("ingest", "demo"), "--from FOLDER"),
-        (("ingest", "demo", "--from", "nowhere"), "nowhere"),
+        (("ingest", "demo", "--from", "nowhere"), "no such folder of scans"),
         (("evaluate", "demo", "--split", "tset"), "no split"),
         (("evaluate", "demo", "--model", "beef"), "beef"),
         (("verify", "demo", "--model", "xyz"), "hexadecimal"),
