@@ -250,7 +250,8 @@ class _Mapping:
         self._taken = self._given = 0
         self._exhausted = False
         self._seconds = _QUICK_SECONDS
-        """Of the items so far, the latest weighing most."""
+        self._answer_bytes = 0.0
+        """Both of the items so far, the latest weighing most."""
 
     def run(self, items: Iterable[object]) -> Iterator[object]:
         """Yield results in order."""
@@ -280,9 +281,15 @@ class _Mapping:
             except ConnectionError:
                 worker.broken = True
 
+    @property
+    def _quick(self) -> bool:
+        """Whether items take so little time that they should wait at the workers, and their answers little enough memory."""
+        waiting_bytes = self._answer_bytes * self._house.workers * _AHEAD_PER_WORKER
+        return self._seconds < _QUICK_SECONDS and waiting_bytes <= _WAITING_BYTES
+
     def _first(self, source: Iterator[object]) -> _Item | None:
         """The next item to hand out; None when there is none, or enough are on their way."""
-        ahead = self._house.workers * (_AHEAD_PER_WORKER if self._seconds < _QUICK_SECONDS else 2)
+        ahead = self._house.workers * (_AHEAD_PER_WORKER if self._quick else 2)
         full = self._waiting_bytes > _WAITING_BYTES or self._taken - self._given >= ahead
         if not self._queue and not self._exhausted and not full:
             try:
@@ -306,7 +313,7 @@ class _Mapping:
             return (fresh or idle)[0]
         if len(self._house.crew) < self._house.workers:
             return self._house.hire()
-        if not crew or item.again or self._seconds >= _QUICK_SECONDS:
+        if not crew or item.again or not self._quick:
             return None
         worker = min(crew, key=lambda one: len(one.pending))
         waiting = sum(len(other.data) for other in worker.pending)
@@ -338,6 +345,7 @@ class _Mapping:
         self._answers[worker.pending.popleft().number] = answer, len(data)
         self._waiting_bytes += len(data)
         self._seconds += 0.2 * (answer.seconds - self._seconds)
+        self._answer_bytes += 0.2 * (len(data) - self._answer_bytes)
         worker.answered += 1
         worker.since = time.monotonic()
 
