@@ -169,8 +169,8 @@ def test_what_init_would_write_is_printed_and_not_written(phantoms: Path, tmp_pa
 def test_the_proposed_split_can_be_filled_by_the_patients_who_were_seen(phantoms: Path) -> None:
     sight = look_around(phantoms)
     for patients in range(1, 40):
-        split = yaml.safe_load(study_text(replace(sight, patients=patients)))["split"]
-        split_patients([f"P{number}" for number in range(patients)], **split)
+        proposed = Study.model_validate(yaml.safe_load(study_text(replace(sight, patients=patients))))
+        split_patients([f"P{number}" for number in range(patients)], **proposed.split.model_dump())
     assert "split: {test: 0, folds: 1, seed: 0}   # one patient" in study_text(replace(sight, patients=1))
 
 

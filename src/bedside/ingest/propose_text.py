@@ -30,6 +30,7 @@ def study_text(sight: Sight, *, name: str = "new-study") -> str:
         "CONTRACT": "\n".join(_indented(_contract(sight))),
         "SOURCE": "\n".join(_indented(_source(sight))),
         "SPLIT": _split(sight),
+        "FOLD": f"{'0' if sight.patients > 1 else 'null':<13}",
         "PREPROCESS": _preprocess(sight),
         "PATCH": json.dumps(_patch(sight)),
     }
