@@ -7,12 +7,32 @@ import numpy as np
 import pytest
 import torch
 
-from bedside.core.config import Augmentation, Train
+from bedside.core.config import Augmentation
 from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.model import Preprocessing
+from bedside.core.plan import Machine, Plan
 from bedside.data.patches import Example, PatchSampler, find_foreground
 from bedside.networks.unet import DynUNet, UNet
 from bedside.tasks.segmentation import Segmentation
 from bedside.train.loop import Learner, fastest_precision, learning_rate, moments
+
+PLAN = {
+    "preprocessing": Preprocessing(),
+    "patch": (16, 16, 16),
+    "batch": 2,
+    "micro_batch": 2,
+    "precision": "fp32",
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-2,
+    "ema": 0.998,
+    "foreground": 0.5,
+    "seed": 0,
+    "augment": Augmentation(),
+    "minutes": None,
+    "steps": 10,
+    "memory_mb": 3000.0,
+    "machine": Machine(cores=1, memory_mb=4000.0),
+}
 
 
 def learner(task=None, network=None, **settings) -> Learner:
@@ -21,10 +41,10 @@ def learner(task=None, network=None, **settings) -> Learner:
     label[4:11, 5:12, 3:13] = 1
     image = (rng.normal(size=(1, 16, 16, 16)) + 3 * label).astype(np.float32)
     example = Example(image, label, find_foreground(label))
-    train = Train(patch=(16, 16, 16), batch=2, **settings)
+    network = network or UNet(features=4, levels=2, residual_units=0)
+    plan = Plan(**(PLAN | {"network": network} | settings))
     torch.manual_seed(0)
-    net = (network or UNet(features=4, levels=2, residual_units=0)).build(1, 2)
-    return Learner(net, task or Segmentation(), PatchSampler([example], train.patch, 2, 0.5, 0), train, "fp32")
+    return Learner(network.build(1, 2), task or Segmentation(), PatchSampler([example], plan.patch, 2, 0.5, 0), plan, "fp32")
 
 
 def test_the_rate_warms_up_peaks_and_ends_near_zero():
@@ -129,3 +149,19 @@ def test_augmentation_without_changes_leaves_the_batch_alone():
     same, same_labels = one.batch(4)
     assert torch.equal(images, same)
     assert torch.equal(labels, same_labels)
+
+
+class Voxelwise(Segmentation):
+    """Cross-entropy alone: a mean over voxels, so that means over parts of a batch add up to the batch's."""
+
+    dice_weight: float = 0.0
+
+
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch():
+    whole, parts = learner(task=Voxelwise()), learner(task=Voxelwise(), micro_batch=1)
+    for one in (whole, parts):
+        one.net.eval()  # batch norm would see other batches
+        one.optimizer.zero_grad()
+        one._gradients(*one.batch(0))
+    for first, second in zip(whole.net.parameters(), parts.net.parameters(), strict=True):
+        torch.testing.assert_close(first.grad, second.grad, rtol=1e-4, atol=1e-6)

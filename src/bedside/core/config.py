@@ -148,6 +148,7 @@ class Train(Record):
         steps: exact number of steps instead of a budget.
         patch: (I, J, K) voxels that the network sees at once.
         batch: patches per step.
+        micro_batch: patches that pass the network at once, with gradients added up to `batch`; None: all at once.
         fold: the fold that is left out and validated on; None: train on every development case, keep the last weights.
         precision: of the forward and backward pass; "auto" times both at the start and keeps the faster (bf16 pays only where
             the processor has instructions for it).
@@ -163,6 +164,7 @@ class Train(Record):
     steps: PositiveInt | None = None
     patch: tuple[PositiveInt, PositiveInt, PositiveInt]
     batch: PositiveInt = 4
+    micro_batch: PositiveInt | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
@@ -250,6 +252,10 @@ class Study(Record):
             raise ValueError(f"train.fold is {self.train.fold} and split.folds is {self.split.folds}; folds count from 0")
         if self.train.fold is not None and self.split.folds == 1:
             raise ValueError("train.fold leaves one fold out and split.folds is 1; nothing would be left to train on")
+        if self.train.micro_batch is not None and self.train.batch % self.train.micro_batch:
+            raise ValueError(
+                f"train.batch is {self.train.batch} and train.micro_batch {self.train.micro_batch}, which must divide it"
+            )
         if (self.train.minutes is None) == (self.train.steps is None):
             raise ValueError("give one of train.minutes and train.steps, and set the other to null")
         return self

@@ -7,6 +7,7 @@ from pydantic import JsonValue, ValidationError
 
 from bedside.core.errors import IntegrityError
 from bedside.core.model import Model
+from bedside.core.plan import Plan
 from bedside.core.record import Record
 from bedside.core.workspace import Workspace, read_json
 
@@ -31,7 +32,7 @@ class RunRecord(Record):
     """`run.json` of a training.
 
     Attributes:
-        study: the resolved study tree; study_digest: its hash.
+        study: the resolved study tree; study_digest: its hash; plan: what was done of it, every number decided.
         dataset: digest of the training data; environment: of what it ran in; commit: of the code, with "+" if edited.
         model: digest of the best weights.
         steps, minutes: done; `peak_memory_mb`: largest resident memory.
@@ -42,6 +43,7 @@ class RunRecord(Record):
 
     study: dict[str, JsonValue]
     study_digest: str
+    plan: Plan
     dataset: str
     environment: dict[str, JsonValue]
     environment_digest: str

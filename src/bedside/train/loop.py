@@ -13,8 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from bedside.core.config import Train
 from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.plan import Plan
 from bedside.core.task import Task
 from bedside.data.patches import PatchSampler, augment, draw_changes
 
@@ -44,7 +44,7 @@ class Learner:
     net: nn.Module
     task: Task
     sampler: PatchSampler
-    settings: Train
+    plan: Plan
     precision: Precision
     ema: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
@@ -53,9 +53,9 @@ class Learner:
     def __post_init__(self) -> None:
         self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
-        decay = self.settings.weight_decay
+        decay = self.plan.weight_decay
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.settings.learning_rate, weight_decay=decay, betas=(0.9, 0.999), fused=True
+            self.net.parameters(), lr=self.plan.learning_rate, weight_decay=decay, betas=(0.9, 0.999), fused=True
         )
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")
@@ -73,14 +73,12 @@ class Learner:
             UsageError: DIVERGED.
         """
         images, labels = self.batch(number)
-        rate = learning_rate(number, total, self.settings.learning_rate)
+        rate = learning_rate(number, total, self.plan.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
-        loss = self.task.loss(self._net(images), labels)
-        self._fabric.backward(loss)
+        value = self._gradients(images, labels)
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
-        value = float(loss.detach())
         if not (math.isfinite(value) and bool(torch.isfinite(norm))):
             self._count_bad(number)
             return value
@@ -89,11 +87,21 @@ class Learner:
         self._average(number)
         return value
 
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """Add up the gradients of the batch, a micro-batch at a time, and return the mean loss."""
+        size = self.plan.micro_batch
+        value, share = 0.0, size / self.plan.batch
+        for some, truth in zip(torch.split(images, size), torch.split(labels, size), strict=True):
+            loss = self.task.loss(self._net(some), truth) * share
+            self._fabric.backward(loss)
+            value += float(loss.detach())
+        return value
+
     def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The augmented batch of a step: images (B, C, I, J, K) channels-last, labels (B, I, J, K)."""
         images, labels = self.sampler.draw(number)
-        rng = np.random.default_rng((self.settings.seed, number, 3))
-        changes = draw_changes(self.settings.augment, self.settings.batch, self.settings.patch, rng)
+        rng = np.random.default_rng((self.plan.seed, number, 3))
+        changes = draw_changes(self.plan.augment, self.plan.batch, self.plan.patch, rng)
         images, labels = augment(images, labels, changes)
         return images.to(memory_format=torch.channels_last_3d), labels
 
@@ -108,7 +116,7 @@ class Learner:
     @torch.no_grad()
     def _average(self, number: int) -> None:
         """Move the average towards the weights; early on it follows faster, so that it is not held back by the start."""
-        keep = min(self.settings.ema, (1 + number) / (10 + number))
+        keep = min(self.plan.ema, (1 + number) / (10 + number))
         for mean, now in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(now, 1.0 - keep)

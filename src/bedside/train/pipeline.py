@@ -8,14 +8,16 @@ import torch
 from safetensors.torch import save
 
 from bedside.adapters.environment import commit, environment
+from bedside.adapters.machine import machine
 from bedside.core.config import Config, Study
 from bedside.core.dataset import Dataset
 from bedside.core.digest import canonical_json, digest_json
-from bedside.core.errors import InputRejected, UsageError
+from bedside.core.errors import InputRejected
 from bedside.core.files import write_atomic
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event
 from bedside.core.model import ModelSpec, put_model
+from bedside.core.plan import Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.run import Run, RunRecord
@@ -24,6 +26,7 @@ from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
+from bedside.train.plan import make_plan
 from bedside.train.sitting import Sitting, peak_memory_mb
 
 
@@ -58,7 +61,7 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         UsageError: the loss diverged, or the patch does not fit the network.
     """
     study = config.study
-    _check_patch(study)
+    planned = make_plan(study, machine())
     before = None if fresh else finished(config.workspace, study, dataset)
     if before is not None:
         return before
@@ -66,7 +69,7 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
     folder = checkpoint_folder(config.workspace, study, dataset)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    sitting = Sitting(study, folder, progress, *_examples(config, dataset, progress))
+    sitting = Sitting(study, planned, folder, progress, *_examples(config, dataset, planned, progress))
     sitting.run()
     return _store(config, dataset, sitting)
 
@@ -74,7 +77,7 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
 def plan(config: Config, dataset: Dataset) -> TrainPlan:
     """Say what `train` would do, without doing it."""
     study = config.study
-    _check_patch(study)
+    planned = make_plan(study, machine())
     fold = study.train.fold
     position = load_checkpoint(checkpoint_folder(config.workspace, study, dataset))
     return TrainPlan(
@@ -82,8 +85,8 @@ def plan(config: Config, dataset: Dataset) -> TrainPlan:
         cases=len(dataset.cases("development" if fold is None else f"train{fold}")),
         validation_cases=0 if fold is None else len(dataset.cases(f"fold{fold}")),
         budget=f"{study.train.steps} steps" if study.train.steps else f"{study.train.minutes:g} minutes",
-        patch=study.train.patch,
-        batch=study.train.batch,
+        patch=planned.patch,
+        batch=planned.batch,
         resumes_at_step=position.position.step if position else None,
         done_before=finished(config.workspace, study, dataset) is not None,
     )
@@ -108,19 +111,11 @@ def finished(workspace: Workspace, study: Study, dataset: Dataset) -> Run | None
     return Run(event.outputs["run"], event.outputs["model"], workspace)
 
 
-def _check_patch(study: Study) -> None:
-    divisor = getattr(study.network, "divisor", 1)
-    if any(side % divisor for side in study.train.patch):
-        raise UsageError(
-            f"train.patch is {study.train.patch}; this network needs each side to be a multiple of {divisor}.", code="PATCH"
-        )
-
-
-def _examples(config: Config, dataset: Dataset, progress: Progress) -> tuple[list[Example], list[Example]]:
+def _examples(config: Config, dataset: Dataset, planned: Plan, progress: Progress) -> tuple[list[Example], list[Example]]:
     """Prepared training cases and cases of the left-out fold; a case without a label cannot be learned from."""
     study, fold = config.study, config.study.train.fold
     task: Task = study.task  # type: ignore[assignment]
-    folder = prepared_folder(config.workspace, dataset.digest, study.preprocess)
+    folder = prepared_folder(config.workspace, dataset.digest, planned.preprocessing)
     groups = []
     for split in ("development",) if fold is None else (f"train{fold}", f"fold{fold}"):
         cases = dataset.cases(split)
@@ -129,7 +124,7 @@ def _examples(config: Config, dataset: Dataset, progress: Progress) -> tuple[lis
         masks = (record.volumes["label"].labels for record in cases.records)
         check_meeting(study.contract.label_map, dataset.contract.label_map, masks)
         groups.append(
-            prepare_cases(cases, folder, preprocessing=study.preprocess, task=task, progress=progress, count=len(cases))
+            prepare_cases(cases, folder, preprocessing=planned.preprocessing, task=task, progress=progress, count=len(cases))
         )
     return groups[0], groups[1] if fold is not None else []
 
@@ -172,6 +167,7 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
     return RunRecord(
         study=study.model_dump(mode="json"),
         study_digest=study.digest(),
+        plan=sitting.plan,
         dataset=dataset.digest,
         environment=environment_,
         environment_digest=digest_json(environment_),
@@ -189,14 +185,15 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
 
 def _spec(study: Study, dataset: Dataset, sitting: Sitting, run: str) -> ModelSpec:
     task: Task = study.task  # type: ignore[assignment]
+    plan = sitting.plan
     return ModelSpec(
         study=study.study,
         format="safetensors",
         task=study.task.settings(),
-        network=study.network.settings(),
+        network=plan.network.settings(),
         contract=study.contract,
-        preprocessing=study.preprocess,
-        patch=study.train.patch,
+        preprocessing=plan.preprocessing,
+        patch=plan.patch,
         overlap=study.evaluate.overlap,
         mirror=study.evaluate.mirror,
         in_channels=sitting.examples[0].image.shape[0],

@@ -13,6 +13,7 @@ import torch
 
 from bedside.core.config import Study
 from bedside.core.errors import Interrupted, ResourceError
+from bedside.core.plan import Plan
 from bedside.core.progress import Progress
 from bedside.core.run import CurvePoint, PlannedSteps
 from bedside.core.task import Network, Task
@@ -56,11 +57,12 @@ class Sitting:
     """What one process does of a training.
 
     Attributes:
-        study: what is asked; folder: of the checkpoints; progress: listener.
+        study: what is asked; plan: what is done; folder: of the checkpoints; progress: listener.
         examples: to learn from; left_out: to validate on, may be empty.
     """
 
     study: Study
+    plan: Plan
     folder: Path
     progress: Progress
     examples: list[Example]
@@ -78,7 +80,7 @@ class Sitting:
             self._resume(found)
         started, before = time.perf_counter(), self.position.seconds
         saved_at = noted_at = started
-        replans = Replans(self.position, self.study.train.minutes)
+        replans = Replans(self.position, self.plan.minutes)
         self.progress.start("training", self.position.total_steps)
         losses: list[float] = []
         with _signals() as stop:
@@ -103,12 +105,12 @@ class Sitting:
                     )
 
     def _begin(self) -> None:
-        settings = self.study.train
-        precision, seconds = fastest_precision(self._make_learner, settings.precision)
-        total = settings.steps
+        plan = self.plan
+        precision, seconds = fastest_precision(self._make_learner, plan.precision)
+        total = plan.steps
         if total is None:
-            validation = self._seconds_of_validation(precision) * settings.validations if self.left_out else 0.0
-            total = max(1, int((60 * (settings.minutes or 0) - validation) / seconds))
+            validation = self._seconds_of_validation(precision) * self.study.train.validations if self.left_out else 0.0
+            total = max(1, int((60 * (plan.minutes or 0) - validation) / seconds))
         self.learner = self._make_learner(precision)
         self.position = Position(
             step=0,
@@ -130,13 +132,13 @@ class Sitting:
 
     def _make_learner(self, precision: str) -> Learner:
         """A learner with the seed's fresh weights, the same at every call."""
-        settings, contract = self.study.train, self.study.contract
+        plan = self.plan
         task: Task = self.study.task  # type: ignore[assignment]
-        network: Network = self.study.network  # type: ignore[assignment]
-        torch.manual_seed(settings.seed)
-        net = network.build(self.examples[0].image.shape[0], task.out_channels(contract))
-        sampler = PatchSampler(self.examples, settings.patch, settings.batch, settings.foreground, settings.seed)
-        return Learner(net, task, sampler, settings, precision)
+        network: Network = plan.network  # type: ignore[assignment]
+        torch.manual_seed(plan.seed)
+        net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
+        sampler = PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
+        return Learner(net, task, sampler, plan, precision)
 
     def _seconds_of_validation(self, precision: str) -> float:
         learner = self._make_learner(precision)
@@ -145,7 +147,7 @@ class Sitting:
         return (time.perf_counter() - start) * len(self.left_out)
 
     def _score(self, learner: Learner, examples: list[Example]) -> float:
-        return foreground_dice(learner.ema, examples, task=learner.task, patch=self.study.train.patch)
+        return foreground_dice(learner.ema, examples, task=learner.task, patch=self.plan.patch)
 
     def _advance(self, seconds: float) -> None:
         self.position = self.position.model_copy(update={"step": self.position.step + 1, "seconds": seconds})
@@ -182,9 +184,9 @@ class Sitting:
     def _save(self) -> None:
         save_checkpoint(self.folder, Checkpoint(self.position, self.learner.tensors() | self.best))
         used = peak_memory_mb()
-        if used > 1024 * self.study.train.memory_gb:
+        if used > self.plan.memory_mb:
             raise ResourceError(
-                f"Training used {used:.0f} MB of memory and train.memory_gb allows {self.study.train.memory_gb:g} GB;"
+                f"Training used {used:.0f} MB of memory and train.memory_gb allows {self.plan.memory_mb:.0f} MB;"
                 " make train.patch or train.batch smaller, or raise the ceiling. The last checkpoint is saved.",
                 code="MEMORY",
             )
