@@ -238,6 +238,39 @@ def test_safe_private_elements_stay_only_by_creator_element_and_form() -> None:
     assert not [e for e in decoded(ENGINE.file(encoded(data)).data) if e.tag.is_private]
 
 
+def test_a_safe_private_number_that_is_the_patients_own_is_removed_and_not_only_found() -> None:
+    data = person()
+    data.PatientID = "73194711"
+    block = data.private_block(0x0043, "GEMS_PARM_01", create=True)
+    block.add_new(0x39, "IS", ["73194711", "0"])
+    block.add_new(0x6F, "DS", "3")
+    after = decoded(option(safe_private=True).file(encoded(data)).data)
+    assert [int(e.tag) for e in after if e.tag.is_private] == [0x00430010, 0x0043106F]
+
+
+def test_a_safe_private_binary_number_stays_only_where_the_file_says_that_it_is_one() -> None:
+    data = person()
+    block = data.private_block(0x0045, "GEMS_HELIOS_01", create=True)
+    block.add_new(0x01, "SS", 64)
+    block.add_new(0x02, "OB", b"ab")
+    after = decoded(option(safe_private=True).file(encoded(data)).data)
+    assert [int(e.tag) for e in after if e.tag.is_private] == [0x00450010, 0x00451001]
+
+
+def test_with_the_option_device_names_stay_network_names_are_cleaned_and_dates_do_as_all_dates() -> None:
+    data = person()
+    data.GantryID, data.StationAETitle, data.DateOfLastCalibration = "G7", "AXIAL ZQHOSP", "20200229"
+    data.SourceOfPreviousValues, data.SecondaryCaptureDeviceID = "PACS7", "CAMERA"
+    after = decoded(option(device=True, institution=True).file(encoded(data)).data)
+    assert (after.GantryID, after.SecondaryCaptureDeviceID, after.SourceOfPreviousValues) == ("G7", "CAMERA", "PACS7")
+    assert after.StationAETitle == "AXIAL"
+    assert after.DateOfLastCalibration == after.StudyDate != "20200229"
+    plain = decoded(ENGINE.file(encoded(data)).data)
+    assert not {"GantryID", "StationAETitle", "SecondaryCaptureDeviceID"} & set(plain.dir())
+    assert plain.SourceOfPreviousValues == ""  # action Z
+
+
+
 @pytest.mark.parametrize(
     ("charset", "name"),
     [

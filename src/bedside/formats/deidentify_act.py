@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.formats.deidentify_known import MOST_STRINGS, Known
-from bedside.formats.deidentify_private import safe_vr
+from bedside.formats.deidentify_private import BINARY_NUMBERS, TEXT_NUMBERS, safe_vr
 from bedside.formats.deidentify_rules import CHARACTER_SET, ISSUER, PATIENT_ID, PATIENT_NAME, Decision
 from bedside.formats.deidentify_values import (
     DUMMIES,
@@ -32,6 +32,7 @@ _CODE = re.compile(r"[A-Z0-9 _.+/:^-]{0,32}\Z")
 """Code strings as scanners write them, a little wider than PS3.5 6.2 allows; small letters make it free text."""
 _SAFE_CODE = re.compile(r"[A-Z0-9_.:]{0,16}\Z")
 _NUMBER = frozenset("0123456789+-.eE \0")
+_IS_NUMBER = re.compile(r"[0-9+.eE \0-]*\Z")
 _AGE = frozenset("0123456789DWMY \0")
 _CODES = frozenset(
     {0x00080050, 0x00100020, 0x00101000, 0x00101040, 0x00101050, 0x00101090, 0x00102154, 0x00102155, 0x00380010, 0x00380060}
@@ -147,7 +148,7 @@ class Acting:
         if what == "pseudonym":
             return self._pseudonym(dataset, tag)
         if what == "private":
-            return _keep_private(dataset, tag)
+            return _keep_private(dataset, tag, self._known)
         values = _strings(dataset, tag)
         changed = [self._changed(value, tag, what) for value in values]
         if any(value and not new for value, new in zip(values, changed, strict=True)):
@@ -281,7 +282,7 @@ def _is_codes(tag: int) -> bool:
 _BY_FORM: dict[str, Callable[[Dataset, int], None]] = {"removed": _remove, "emptied": _empty, "replaced": _replace}
 
 
-def _keep_private(dataset: Dataset, tag: int) -> bool:
+def _keep_private(dataset: Dataset, tag: int, known: Known) -> bool:
     """Keep a private element of the safe list whose value is of its VR's form, with its creator; False for every other."""
     group, number = tag >> 16, tag & 0xFFFF
     block = number >> 8 if number > 0xFF else number
@@ -290,8 +291,8 @@ def _keep_private(dataset: Dataset, tag: int) -> bool:
     if number <= 0xFF:
         return any(safe_vr(creator, other) for other in map(int, dataset.keys()) if other >> 8 == group << 8 | block)
     vr = safe_vr(creator, tag)
-    if vr in {"FL", "FD"}:
-        return _vr(dataset.get_item(tag)) == vr
-    if vr in {"DS", "IS"}:
-        return not any(set(value) - _NUMBER for value in _strings(dataset, tag))
-    return bool(vr) and all(_SAFE_CODE.match(value) is not None for value in _strings(dataset, tag))
+    if not vr or vr in BINARY_NUMBERS:
+        return bool(vr) and _vr(dataset.get_item(tag)) == vr
+    number_form = vr in TEXT_NUMBERS
+    sound = _IS_NUMBER if number_form else _SAFE_CODE
+    return all(sound.match(value) and not known.in_text(value, number=number_form) for value in _strings(dataset, tag))

@@ -123,7 +123,11 @@ def _column(one: Attribute, letter: str) -> bool:
 
 
 def _device(one: Attribute, options: Deidentification) -> tuple[str, str] | None:
-    return ("checked", _base(one)) if options.device and _column(one, "d") else None
+    if not options.device or _column(one, "t"):
+        return None
+    if _column(one, "e"):
+        return "cleaned", _base(one)
+    return ("checked", _base(one)) if _column(one, "d") else None
 
 
 def _institution(one: Attribute, options: Deidentification) -> tuple[str, str] | None:
@@ -195,7 +199,11 @@ def _rest(one: Attribute, _options: Deidentification) -> tuple[str, str] | None:
 
 
 RULES = (
-    Rule("private", "Private elements are removed; with the option safe_private those of a list of numbers stay.", _private),
+    Rule(
+        "private",
+        "Private elements are removed; with the option safe_private the numbers and codes that Table E.3.10-1 names stay.",
+        _private,
+    ),
     Rule("graphics", "Curves (groups 50xx) and overlays (groups 60xx) are removed.", _graphics),
     Rule(
         "unknown",
@@ -204,7 +212,12 @@ RULES = (
     ),
     Rule("patient", "PatientID becomes a pseudonym, a keyed hash of the number and its issuer; so does PatientName.", _patient),
     Rule("marks", "The marks of de-identification are written anew, and text is written in UTF-8 (ISO_IR 192).", _marks),
-    Rule("device", "With the option device, what names the device is kept.", _device),
+    Rule(
+        "device",
+        "With the option device, what names the device is kept, its network names keep words of a fixed vocabulary, and its dates"
+        " are treated as all dates.",
+        _device,
+    ),
     Rule("institution", "With the option institution, what names the institution is kept.", _institution),
     Rule(
         "characteristics",

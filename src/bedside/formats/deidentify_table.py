@@ -1,4 +1,7 @@
-"""Table E.1-1 of PS3.15 Annex E as data: what the Basic Profile does to each attribute, and which options change that."""
+"""Table E.1-1 of PS3.15 2026a as data: what the Basic Profile does to each attribute, and which options change that.
+
+All 655 rows with all option columns; Retain UIDs (113110) has none here, as UIDs are always mapped.
+"""
 
 import json
 from collections import Counter
@@ -17,8 +20,8 @@ class Row:
 
     Attributes:
         action: of the Basic Profile.
-        columns: letters of the options that have a column here: d device, i institution, p patient characteristics (keep),
-            q the same (clean), t dates, c descriptors, s structured content, g graphics, v safe private.
+        columns: letters of the options that have a column here: d device (keep), e the same (clean), i institution, p patient
+            characteristics (keep), q the same (clean), t dates, c descriptors, s structured content, g graphics, v safe private.
     """
 
     action: Action
@@ -27,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All 621 rows.
+    """All 655 rows.
 
     Attributes:
         edition: of the standard.
