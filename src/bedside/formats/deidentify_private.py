@@ -1,6 +1,6 @@
 """Private elements that are known to hold no identity: Table E.3.10-1 of PS3.15 2026a, 479 rows.
 
-Of these the engine keeps what it can check: numbers, codes and short strings of a code's form, as note 2 of PS3.15 E.3.10 advises.
+Of these the engine keeps what it can check: numbers and short strings of a code's form, as note 2 of PS3.15 E.3.10 advises.
 Sequences, bytes, references, texts and UIDs are removed although the table lists them.
 """
 
