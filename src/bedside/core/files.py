@@ -1,6 +1,7 @@
-"""Durable writes: temporary file in the same folder, fsync, rename, fsync the folder."""
+"""Durable writes: temporary file in the same folder, fsync, rename, fsync the folder; and what may be read as a file at all."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,14 @@ def sync_files(paths: Iterable[Path]) -> None:
     with ThreadPoolExecutor(_SYNCING) as pool:
         for done in [pool.submit(sync_file, path) for path in paths]:
             done.result()
+
+
+def is_plain(path: Path) -> bool:
+    """Whether this is a regular file and no link: nothing else that was received is ever opened."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def write_atomic(path: Path, data: bytes, *, doing: str = "writing a file") -> None:

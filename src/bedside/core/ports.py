@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+from bedside.core.errors import InputRejected
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -66,6 +68,16 @@ class Lost:
     """
 
     why: Literal["died", "memory", "time"]
+
+    @property
+    def refusal(self) -> InputRejected:
+        """Why the item is refused: LOST_DIED, LOST_MEMORY or LOST_TIME."""
+        said = {
+            "died": "The process that read it ended in the middle, as a damaged file can make a decoder do; fetch it again.",
+            "memory": "Reading it needs more memory than a worker may use; raise site.worker_memory_gb, or fetch it again.",
+            "time": "Reading it takes longer than a worker may take; raise site.worker_seconds, or fetch it again.",
+        }
+        return InputRejected(said[self.why], code=f"LOST_{self.why.upper()}")
 
 
 class Executor(Protocol):

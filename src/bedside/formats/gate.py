@@ -10,8 +10,9 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from bedside.core.digest import digest_bytes, digest_file
@@ -20,6 +21,8 @@ from bedside.core.record import Record
 
 _CHUNK_BYTES = 1 << 20
 _FEED_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 18
+_GZIP_WINDOW = 31
 _MAPPED_BYTES = 64 << 20
 """A file that is larger is mapped instead of being read: of a multi-frame image the header pass needs only the header."""
 
@@ -145,6 +148,17 @@ def receive_for_headers(path: Path, *, limits: Limits = LIMITS) -> tuple[Content
         raise _unreadable() from None
 
 
+def received_pieces(path: Path, *, limits: Limits = LIMITS) -> Iterator[bytes]:
+    """Read a received file piece by piece, at most 256 KiB each, after its kind and size were looked at. Raises as `receive`."""
+    try:
+        _checked_size(path, limits)
+        with path.open("rb") as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                yield piece
+    except OSError:
+        raise _unreadable() from None
+
+
 def forget(data: Content) -> None:
     """Let go of the pages of a mapped file that were looked at; they are read again when they are wanted again."""
     if isinstance(data, mmap.mmap):
@@ -178,11 +192,16 @@ def receive_again(path: Path, digest: str, *, limits: Limits = LIMITS) -> bytes:
     """
     data = receive(path, limits=limits)
     if digest_bytes(data) != digest:
-        raise IntegrityError(
-            "A received file was changed after it was accepted; put the received bytes back or ingest it again.",
-            code="FILE_CHANGED",
-        )
+        raise changed()
     return data
+
+
+def changed() -> IntegrityError:
+    """What is raised when a file is no longer the one that was accepted."""
+    return IntegrityError(
+        "A received file was changed after it was accepted; put the received bytes back or ingest it again.",
+        code="FILE_CHANGED",
+    )
 
 
 def inflate(data: bytes | memoryview, *, window_bits: int, code: str, limits: Limits = LIMITS) -> bytes:
@@ -227,6 +246,33 @@ def inflate_chunks(data: bytes | memoryview, *, window_bits: int, code: str, lim
                 raise InputRejected("The compressed data ends too early; fetch the file again.", code=f"{code}_TRUNCATED")
             yield chunk
         at = at - len(stream.unused_data) if window_bits > 15 else len(view)
+
+
+def inflate_pieces(pieces: Iterable[bytes], *, code: str, limits: Limits = LIMITS) -> Iterator[bytes]:
+    """Inflate a gzip file that is read piece by piece, at most 1 MiB at once; members that follow each other are one stream.
+
+    Raises as `inflate`.
+    """
+    stream, total = zlib.decompressobj(_GZIP_WINDOW), 0
+    for piece in chain(pieces, [b""]):
+        data = piece
+        while True:
+            if stream.eof and data:
+                stream = zlib.decompressobj(_GZIP_WINDOW)
+            chunk = b"" if stream.eof else _decompress(stream, data, code)
+            data = stream.unused_data if stream.eof else stream.unconsumed_tail
+            total += len(chunk)
+            if total > limits.max_inflated_bytes:
+                raise InputRejected(
+                    f"The compressed data inflates to more than {limits.max_inflated_bytes} bytes, which is the limit.",
+                    code=f"{code}_INFLATE_LIMIT",
+                )
+            if chunk:
+                yield chunk
+            if not data and (piece or not chunk):
+                break
+    if not stream.eof:
+        raise InputRejected("The compressed data ends too early; fetch the file again.", code=f"{code}_TRUNCATED")
 
 
 def _decompress(stream: "zlib._Decompress", piece: bytes | memoryview, code: str) -> bytes:

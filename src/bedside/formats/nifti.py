@@ -1,28 +1,31 @@
 """NIfTI-1 and NIfTI-2 single files. Our own code reads the header and refuses; nibabel then makes the affine and the numbers."""
 
 import gzip
+import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bedside.core.contract import CORNER_TOLERANCE_MM
-from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected
 from bedside.core.files import write_atomic
 from bedside.core.volume import Affine, Array, Volume, farthest_corner_mm
 from bedside.formats.found import Found
-from bedside.formats.gate import LIMITS, Limits, guarded, inflate, inflate_chunks, receive, receive_again
+from bedside.formats.gate import LIMITS, Limits, changed, guarded, inflate_pieces, received_pieces
 
 _BYTES_OF = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
 """NIfTI datatype code to bytes per voxel: real integers and floats only (nifti1.h, DT_*)."""
 _GZIP = b"\x1f\x8b"
+_HEADER_BYTES = 540
+"""Of a NIfTI-2 header, the longer one."""
+_SUFFIXES = (".nii.gz", ".nii")
 _UNITS_NOT_MM = {1: "metres", 3: "micrometres"}
 
 
@@ -84,12 +87,10 @@ def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
     """
     import nibabel
 
-    data = receive(path, limits=limits)
-    header = _parse(_first_bytes(data, limits))
-    _check(header, limits)
-    _check_length(header, _length(data, limits))
+    content = _Content(path, limits)
+    header = _checked(content, limits)
     affine, geometry = _affine(header)
-    source = digest_bytes(data)
+    source = content.digest
     return Found(
         volume=Volume(affine, (1, *header.shape), partial(_load, path, source, header, limits)),
         source=source,
@@ -123,25 +124,6 @@ def write_nifti(path: Path, array_ijk: Array, affine: Affine) -> None:
         image.set_qform(None, code=0)
     data = image.to_bytes()
     write_atomic(path, gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data, doing="writing a NIfTI file")
-
-
-def _first_bytes(data: bytes, limits: Limits) -> bytes:
-    """The first bytes of the inflated file, enough for a NIfTI-2 header."""
-    if data[:2] != _GZIP:
-        return data[:540]
-    start = b""
-    for chunk in inflate_chunks(data, window_bits=31, code="NII", limits=limits):
-        start += chunk
-        if len(start) >= 540:
-            break
-    return start[:540]
-
-
-def _length(data: bytes, limits: Limits) -> int:
-    """Length of the inflated file, counted in constant memory."""
-    if data[:2] != _GZIP:
-        return len(data)
-    return sum(len(chunk) for chunk in inflate_chunks(data, window_bits=31, code="NII", limits=limits))
 
 
 def _parse(start: bytes) -> _Header:
@@ -293,16 +275,114 @@ def _no_voxels() -> Array:
 
 
 def _load(path: Path, source: str, header: _Header, limits: Limits) -> Array:
-    """Read the voxels, (1, I, J, K): stored numbers in native byte order, or float32 where the header scales them."""
-    data = receive_again(path, source, limits=limits)
-    whole = inflate(data, window_bits=31, code="NII", limits=limits) if data[:2] == _GZIP else data
+    """Read the voxels, (1, I, J, K): stored numbers in native byte order, or float32 where the header scales them.
+
+    The file is read and inflated piece by piece, straight into the array: beside it, a few MiB are held.
+    """
+    content = _Content(path, limits)
+    try:
+        values = _filled(content, header)
+    except InputRejected:
+        content.check(source)  # what was changed since is said first
+        raise
+    content.check(source)
+    return values[np.newaxis]
+
+
+def _filled(content: "_Content", header: _Header) -> Array:
+    """The voxels, (I, J, K), of a file whose header is known."""
     import nibabel
-    from nibabel.arrayproxy import ArrayProxy
 
     parsed: Callable[..., nibabel.Nifti1Header] = nibabel.Nifti2Header if len(header.raw) == 540 else nibabel.Nifti1Header
     with guarded("NII_DECODE", "The voxels cannot be read; fetch the file again."):
         dtype = parsed(header.raw, check=False).get_data_dtype()
-        scale = (header.slope, header.intercept) if header.scaled else (1.0, 0.0)
-        proxy = ArrayProxy(BytesIO(whole), (header.shape, dtype, int(header.vox_offset), *scale))
-        values: NDArray[np.generic] = np.asarray(proxy).astype(np.float32) if header.scaled else np.asarray(proxy.get_unscaled())
-    return values.astype(values.dtype.newbyteorder("="), copy=False)[np.newaxis]
+        values: NDArray[np.generic] = np.empty(header.shape, np.float32 if header.scaled else dtype, order="F")
+    flat = values.reshape(-1, order="F")
+    at, skip, rest = 0, int(header.vox_offset), b""
+    for piece in content.pieces():
+        data = rest + piece[skip:]
+        skip = max(0, skip - len(piece))
+        count = len(data) // dtype.itemsize
+        rest = data[count * dtype.itemsize :]
+        if at + count > flat.size:
+            break
+        flat[at : at + count] = _voxels(data[: len(data) - len(rest)], dtype, header)
+        at += count
+    if at != flat.size or rest:
+        raise InputRejected("The file does not hold the voxels that its header asks for.", code="NII_TRUNCATED")
+    if values.dtype.isnative:
+        return values
+    return values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+
+
+def _voxels(data: bytes, dtype: "np.dtype[np.generic]", header: _Header) -> NDArray[np.generic]:
+    """Some voxels in a row, scaled as nibabel does it where the header says so."""
+    if not header.scaled:
+        return np.frombuffer(data, dtype)
+    from nibabel.arrayproxy import ArrayProxy
+
+    with guarded("NII_DECODE", "The voxels cannot be read; fetch the file again."):
+        shape = (len(data) // dtype.itemsize,)
+        return np.asarray(ArrayProxy(BytesIO(data), (shape, dtype, 0, header.slope, header.intercept))).astype(np.float32)
+
+
+def _checked(content: "_Content", limits: Limits) -> _Header:
+    """The header, once the file was read to its end and has the length that it asks for; in constant memory."""
+    start, pieces = b"", content.pieces()
+    for piece in pieces:
+        start += piece
+        if len(start) >= _HEADER_BYTES:
+            break
+    header = _parse(start[:_HEADER_BYTES])
+    _check(header, limits)
+    _check_length(header, len(start) + sum(len(piece) for piece in pieces))
+    return header
+
+
+class _Content:
+    """A received file, read piece by piece, inflated where it is packed, and hashed on the way."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._received = received_pieces(path, limits=limits)
+        self._limits = limits
+        self._total = hashlib.sha256()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the file's bytes, inflated, at most 1 MiB at once.
+
+        Raises:
+            InputRejected: NII_INFLATE_LIMIT, NII_TRUNCATED, or what `gate.received_pieces` raises.
+        """
+        hashed = self._hashed()
+        first = next(hashed, b"")
+        whole = chain([first], hashed)
+        yield from inflate_pieces(whole, code="NII", limits=self._limits) if first[:2] == _GZIP else whole
+
+    def _hashed(self) -> Iterator[bytes]:
+        for piece in self._received:
+            self._total.update(piece)
+            yield piece
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's own bytes; all of them are read."""
+        for _ in self._hashed():
+            pass
+        return self._total.hexdigest()
+
+    def check(self, source: str) -> None:
+        """Refuse a file that is no longer the one that was accepted.
+
+        Raises:
+            IntegrityError: FILE_CHANGED.
+        """
+        if self.digest != source:
+            raise changed()
+
+
+def nifti_stem(name: str) -> str | None:
+    """The name without its NIfTI suffix, or None where it has none."""
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix) and len(name.rpartition("/")[2]) > len(suffix):
+            return name[: -len(suffix)]
+    return None

@@ -20,7 +20,7 @@ from bedside.formats.found import Found, Refused
 from bedside.ingest.convert import Conversion, Converted, convert
 from bedside.ingest.discover import Discovery
 from bedside.ingest.pairing import Pair, pairs
-from bedside.ingest.survey import Survey, lost_item
+from bedside.ingest.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _content(image: VolumeRecord) -> _Content:
 
 def _settled(pair: Pair, answer: Converted | tuple[Refused, ...] | Lost, rules: Rules, taken: Taken) -> Iterator[Outcome]:
     if isinstance(answer, Lost):
-        problem = lost_item(answer)
+        problem = answer.refusal
         yield Refused(pair.files, problem.code, problem.sentence)
     elif isinstance(answer, Converted):
         yield _entered(pair, answer, rules, taken)

@@ -13,7 +13,7 @@ from bedside.core.config import Config
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_bytes, digest_json
 from bedside.core.errors import InputRejected, UsageError, disk_errors
-from bedside.core.files import write_atomic
+from bedside.core.files import is_plain, write_atomic
 from bedside.core.identity import Identity
 from bedside.core.ledger import Ledger
 from bedside.core.ports import Executor, InlineExecutor, Lost
@@ -25,10 +25,8 @@ from bedside.formats.face import recognizable
 from bedside.formats.found import Refused
 from bedside.formats.gate import receive
 from bedside.ingest.certificate import Actions, Certificate, Plan, store
-from bedside.ingest.discover import is_plain
 from bedside.ingest.quarantine import Quarantine
 from bedside.ingest.records import Records, alone
-from bedside.ingest.survey import lost_item
 
 _NAME_DIGITS = 32
 _UID_CONFLICT = "SERIES_UID_CONFLICT"
@@ -218,7 +216,7 @@ def _answers(
     """Each path with its answer, in order; a lost worker refuses its own file only."""
     progress.start("de-identifying", len(paths))
     for number, (path, answer) in enumerate(zip(paths, executor.map(work, paths), strict=True), start=1):
-        yield path, Answer(_digest(path), problem=lost_item(answer)) if isinstance(answer, Lost) else answer
+        yield path, Answer(_digest(path), problem=answer.refusal) if isinstance(answer, Lost) else answer
         progress.advance(number)
 
 

@@ -1,19 +1,18 @@
 """What lies in a received folder, before any of it is opened: possible images, masks, and what is no file at all."""
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bedside.core.errors import UsageError
+from bedside.core.files import is_plain
 from bedside.formats.found import Refused
+from bedside.formats.nifti import nifti_stem
 
 if TYPE_CHECKING:
     from bedside.core.config import Source
-
-_SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,6 @@ def _walk(root: Path, other: Path | None) -> Iterator[tuple[str, Path]]:
             yield (here / name).relative_to(root).as_posix(), here / name
 
 
-def is_plain(path: Path) -> bool:
-    """Whether this is a regular file and no link: nothing else is ever opened."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
-
-
 def _regular(paths: Iterable[Path]) -> tuple[frozenset[Path], tuple[Refused, ...]]:
     """Divide into files that can be opened without surprises, and the rest."""
     everything = sorted(paths)
@@ -119,11 +110,3 @@ def _stems(masks: Mapping[str, Path]) -> tuple[Mapping[str, tuple[Path, ...]], t
             found[stem] = (*found.get(stem, ()), path)
     sentence = "A mask must be a NIfTI file (.nii or .nii.gz)."
     return found, tuple(Refused((path,), "LABEL_FORMAT", sentence) for path in others)
-
-
-def nifti_stem(name: str) -> str | None:
-    """The name without its NIfTI suffix, or None where it has none."""
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix) and len(name.rpartition("/")[2]) > len(suffix):
-            return name[: -len(suffix)]
-    return None

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bedside.formats.found import Found, Reading, Refused
-from bedside.ingest.discover import Discovery, nifti_stem
+from bedside.formats.nifti import nifti_stem
+from bedside.ingest.discover import Discovery
 from bedside.ingest.survey import Survey
 
 

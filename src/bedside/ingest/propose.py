@@ -20,8 +20,8 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.volume import Volume
 from bedside.formats.dicom import assemble, look
 from bedside.formats.found import Found
-from bedside.formats.nifti import read_nifti
-from bedside.ingest.discover import Discovery, discover, nifti_stem
+from bedside.formats.nifti import nifti_stem, read_nifti
+from bedside.ingest.discover import Discovery, discover
 from bedside.ingest.propose_columns import typed_columns
 
 LAYOUTS = (

@@ -14,11 +14,10 @@ from pydantic import ValidationError
 
 from bedside.core.digest import canonical_json, digest_json
 from bedside.core.errors import IntegrityError, disk_errors
-from bedside.core.files import sync_files, sync_folder
+from bedside.core.files import is_plain, sync_files, sync_folder
 from bedside.core.record import Record
 from bedside.core.sealing import SUFFIX, cipher, unsealed
 from bedside.formats.found import Refused
-from bedside.ingest.discover import is_plain
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
