@@ -23,6 +23,7 @@ _SHORT_VRS = frozenset(
 _SHORT_NAMES = {vr: vr.decode() for vr in _SHORT_VRS}
 _LONG_NAMES = {vr: vr.decode() for vr in _LONG_VRS - {b"SQ", b"UN"}}
 _PREAMBLE_BYTES = 132
+_AREA_BYTES = 1 << 16
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _MACROS = frozenset(
     {
@@ -94,6 +95,14 @@ class Elements:
         """The value's bytes, b"" when absent."""
         place = self.table.get(tag)
         return self.data[place.start : place.end] if place else b""
+
+    def below(self, tag: int) -> bytes:
+        """The bytes from a sequence's first item to the next element, at most 64 KiB; b"" when it is absent."""
+        place = self.table.get(tag)
+        if place is None:
+            return b""
+        later = min((other.start for other in self.table.values() if other.start > place.start), default=len(self.data))
+        return self.data[place.start : min(max(place.end, later), place.start + _AREA_BYTES)]
 
 
 @dataclass

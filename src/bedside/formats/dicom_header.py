@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_bytes
@@ -11,6 +11,7 @@ from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.formats.burned_in import UNDECIDED, Decision, check_inside, decide
 from bedside.formats.deidentify_seal import already
+from bedside.formats.dicom_alike import Alike
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_facts import Fact, acquisition, label, marks
@@ -145,6 +146,15 @@ class _Asked:
     digest: str
 
 
+class _Kind(NamedTuple):
+    """What is asked of a file before its frames are looked at: the shape is rows, columns, bits allocated, bits stored."""
+
+    modality: str
+    framed: bool
+    shape: tuple[int, int, int, int]
+    decision: Decision
+
+
 def inspect(
     data: Content,
     *,
@@ -185,13 +195,9 @@ def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
 
 def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
     """One header per frame; what the frames share is looked at once."""
-    modality, framed = modality_of(elements)
-    check_syntax(elements.syntax)
-    check_kind(elements, framed=framed)
-    shape = _pixel_shape(elements, asked.limits)
+    kind = _kind(elements, asked) if asked.pixels.released else _KIND(elements, replace(asked, digest=""))
+    modality, framed, shape, _ = kind
     rows, columns, bits_allocated, _ = shape
-    decision = decide(elements, asked.pixels, asked.digest)
-    check_inside(decision.boxes, rows, columns)
     count = _count(elements) if framed else 1
     if elements.syntax == BIG_ENDIAN and bits_allocated == 8 and count > 1:
         raise InputRejected("Frames of 8 bits in big endian words are not read; export single frames.", code="DCM_SYNTAX")
@@ -208,7 +214,7 @@ def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
     for frame, (view, pixels) in enumerate(zip(_views(elements) if framed else [elements], places, strict=True)):
         key = tuple(view.raw(tag) for tag in _FACT_TAGS) if framed else ()
         if key not in known:
-            known[key] = replace(_facts(view, modality, shape, asked.identity), decision=decision)
+            known[key] = _FACTS(view, (kind, asked.identity))
         slope, intercept = _rescale(view, modality)
         position = numbers(view, 0x00200032, 3, "ImagePositionPatient")
         headers.append(
@@ -226,6 +232,17 @@ def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
             )
         )
     return tuple(headers)
+
+
+def _kind(elements: Elements, asked: _Asked) -> _Kind:
+    """What kind of image the file holds, and how large its frames are."""
+    modality, framed = modality_of(elements)
+    check_syntax(elements.syntax)
+    check_kind(elements, framed=framed)
+    shape = _pixel_shape(elements, asked.limits)
+    decision = decide(elements, asked.pixels, asked.digest)
+    check_inside(decision.boxes, *shape[:2])
+    return _Kind(modality, framed, shape, decision)
 
 
 def _count(elements: Elements) -> int:
@@ -251,8 +268,8 @@ def _views(elements: Elements) -> Iterator[Elements]:
         yield replace(elements, table={**root, **frame})
 
 
-def _facts(elements: Elements, modality: str, shape: tuple[int, int, int, int], identity: Identity | None) -> Facts:
-    rows, columns, bits_allocated, bits_stored = shape
+def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
+    (modality, _, (rows, columns, bits_allocated, bits_stored), decision), identity = known
     row_direction, column_direction = _directions(elements)
     signed = integer(elements, 0x00280103, "PixelRepresentation", {0, 1}) == 1
     facts = Facts(
@@ -276,8 +293,13 @@ def _facts(elements: Elements, modality: str, shape: tuple[int, int, int, int], 
         pixel_vr=elements.table[PIXEL_DATA].vr or "OW",
         acquisition=(),
         sealed=identity is not None and already(elements, identity),
+        decision=decision,
     )
     return replace(facts, acquisition=acquisition(elements, facts.normal, identity))
+
+
+_KIND, _FACTS = Alike(_kind), Alike(_facts)
+"""Both, worked out once for all files that say the same."""
 
 
 def _pixel_shape(elements: Elements, limits: Limits) -> tuple[int, int, int, int]:

@@ -122,11 +122,11 @@ def face_of(elements: Elements) -> Face:
     if text(elements, _MODALITY) not in _VOLUMES and sop_class not in _VOLUME_CLASSES:
         return ""
     said = text(elements, _FEATURES).upper()
-    if said == "NO" or _CLEANED_FEATURES in _below(elements, _METHODS):
+    if said == "NO" or _CLEANED_FEATURES in elements.below(_METHODS):
         return "removed"
     if said == "YES":
         return "recognizable"
-    regions = [_below(elements, tag) for tag in _REGIONS]
+    regions = [elements.below(tag) for tag in _REGIONS]
     views = [elements.shared, *elements.frames[:1]]
     regions += [elements.data[place.start : place.end] for view in views for place in _anatomy(view)]
     if any(_CODES.search(region) for region in regions):
@@ -155,24 +155,15 @@ def _part(words: str) -> Literal["head", "elsewhere", "unknown"]:
     return "elsewhere" if _ELSEWHERE.search(plain) else "unknown"
 
 
-def _below(elements: Elements, tag: int) -> bytes:
-    """The bytes from a sequence's first item to the next element, b"" when it is absent."""
-    place = elements.table.get(tag)
-    if place is None:
-        return b""
-    later = min((other.start for other in elements.table.values() if other.start > place.start), default=len(elements.data))
-    return elements.data[place.start : min(max(place.end, later), place.start + (1 << 16))]
-
-
 def _could_hold_a_head(elements: Elements) -> bool:
     """Whether rows and columns both reach over a face; unknown sizes could."""
-    places = [view[_SPACING] for view in (elements.table, elements.shared, *elements.frames[:1]) if _SPACING in view]
-    if not places:
+    raws = [elements.raw(_SPACING)] if _SPACING in elements.table else []
+    places = [view[_SPACING] for view in (elements.shared, *elements.frames[:1]) if _SPACING in view]
+    raws += [elements.data[place.start : place.end] for place in places]
+    if not raws:
         return True
     try:
-        spacing = [
-            float(part) for part in elements.data[places[0].start : places[0].end].decode("ascii").strip("\0 ").split("\\")
-        ]
+        spacing = [float(part) for part in raws[0].decode("ascii").strip("\0 ").split("\\")]
     except ValueError:
         return True
     order: Literal["little", "big"] = "little" if elements.order == "<" else "big"
