@@ -30,13 +30,13 @@ from bedside.core.ledger import GENESIS, Event, Verification
 from bedside.core.model import Model, ModelSpec, Preprocessing, put_model
 from bedside.core.record import Part
 from bedside.core.registry import kinds
-from bedside.core.task import Engine, FloatArray, Gate, GateInput, Network, Task
+from bedside.core.task import Engine, FloatArray, Gate, GateInput, Network, Task, divisors
 from bedside.core.volume import Volume
 from bedside.core.workspace import Workspace
 
 CONTRACT = Contract(modality="MR", spacing_mm=(0.2, 5.0), labels={"background": 0, "anterior": 1, "posterior": 2})
 SIDE = 16
-"""Voxels along each axis of the windows that networks and engines are tried with; a part that needs more says so in `divisor`."""
+"""Voxels along each axis of the windows that networks and engines are tried with; a part that needs more has `divisors`."""
 
 
 def check_part(part: Part) -> None:
@@ -111,19 +111,24 @@ def _check_loss(task: Task, target: "np.ndarray[tuple[int, ...], np.dtype[np.gen
 
 
 def _check_decoding(task: Task, output: FloatArray) -> None:
-    before = output.copy()
-    active = task.activate(output)
+    active = task.activate(output.copy())
     assert active.shape == output.shape, f"activate turned {output.shape} into {active.shape}; it must keep the shape"
     assert active.dtype == np.float32, f"activate gives {active.dtype}; it must give float32"
     assert np.isfinite(active).all(), "activate gives NaN or infinity for finite output"
+    before = active.copy()
     value, uncertainty = task.decode(active)
+    assert np.array_equal(active, before), "decode changed the output that was passed in"
     for name, array in (("value", value), ("uncertainty", uncertainty)):
         assert array.shape == output.shape[1:], f"decode's {name} is {array.shape}; it must be {output.shape[1:]}"
     assert uncertainty.dtype == np.float32, "uncertainty must be float32"
     assert 0 <= uncertainty.min() <= uncertainty.max() <= 1, "uncertainty must lie in 0..1"
-    again, _ = task.decode(task.activate(output))
+    again, _ = task.decode(task.activate(output.copy()))
     assert np.array_equal(value, again), "decode gives another answer for the same output"
-    assert np.array_equal(output, before), "the output that was passed in was changed"
+    box = (slice(1, None, 2), slice(2, -1), slice(None, 5))
+    part, doubt = task.decode(active[(slice(None), *box)])
+    assert part.dtype == value.dtype, "decode of a part of the volume gives another number type"
+    assert np.array_equal(part, value[box]), "decode of a part of the volume says something else than of the whole"
+    assert np.array_equal(doubt, uncertainty[box]), "decode of a part of the volume is of another uncertainty than of the whole"
 
 
 # ---- network ---------------------------------------------------------------------------------------------------------------
@@ -139,27 +144,37 @@ def check_network(part: Part) -> None:
     import torch
 
     check_part(part)
-    network, side = cast("Network", part), max(SIDE, 2 * int(getattr(part, "divisor", 1)))
+    network = cast("Network", part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net, twin = network.build(1, 3), None
+        net = network.build(1, 3)
         torch.manual_seed(0)
         twin = network.build(1, 3)
-        images = torch.randn(2, 1, side, side, side)
+        images = torch.randn(2, 1, *_smallest_patch(divisors(part)))
     for name, value in net.state_dict().items():
         assert torch.equal(value, twin.state_dict()[name]), f"the same seed gives other weights in {name}"
     output = net.train()(images)
-    assert output.shape == (2, 3, side, side, side), f"the output is {tuple(output.shape)}; it must be (2, 3) and the patch"
-    output.square().mean().backward()
-    idle = [name for name, weight in net.named_parameters() if weight.grad is None]
-    assert not idle, f"weights that nothing trains: {', '.join(idle[:3])}"
+    heads = output if isinstance(output, tuple | list) else (output,)
+    assert heads[0].shape == (2, 3, *images.shape[2:]), f"the output is {tuple(heads[0].shape)}; it must be (2, 3) and the patch"
+    divided = [side % coarse == 0 for head in heads for side, coarse in zip(images.shape[2:], head.shape[2:], strict=True)]
+    assert all(divided), "the voxels of a lower resolution do not divide the patch"
+    sum(head.square().mean() for head in heads).backward()
+    idle = [name for name, weight in net.named_parameters() if weight.grad is None or not bool(weight.grad.isfinite().all())]
+    assert not idle, f"weights that nothing trains, or without a finite gradient: {', '.join(idle[:3])}"
     net.eval()
     with torch.inference_mode():
         both, first, again = net(images), net(images[:1]), net(images)
+    assert isinstance(both, torch.Tensor), "in evaluation mode a network has one output"
     assert bool(both.isfinite().all()), "the output is not finite"
     assert torch.equal(both, again), "the same images give another output in evaluation mode"
     assert torch.allclose(both[:1], first, atol=1e-4), "in evaluation mode a case must not depend on the others of its batch"
     _check_storing(net, twin.eval(), images)
+
+
+def _smallest_patch(divisors: tuple[int, int, int]) -> tuple[int, int, int]:
+    """At least `SIDE` voxels along each axis that is divided, and more than one voxel at the lowest resolution."""
+    i, j, k = (max(SIDE, divisor) if divisor > 1 else 1 for divisor in divisors)
+    return (2 * i, j, k) if (i, j, k) == divisors else (i, j, k)
 
 
 def _check_storing(net: object, twin: object, images: object) -> None:

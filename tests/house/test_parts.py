@@ -18,6 +18,8 @@ SETTINGS: dict[tuple[str, str], dict[str, object]] = {
     ("gate", "latency"): {"p95_seconds": 20},
     ("gate", "non_inferiority"): {"margin": 0.01},
     ("network", "dynunet"): {"features": 2, "levels": 3},
+    ("network", "segresnet"): {"features": 2, "blocks": [1, 1]},
+    ("network", "swin_unetr"): {"features": 12, "window": 2},
     ("network", "unet"): {"features": 2, "levels": 2},
 }
 EVERY_PART = [(kind, name) for kind in kinds() for name in registry(kind).names()]

@@ -50,6 +50,8 @@ _BUILT_IN = {
     "task": {"segmentation": "bedside.tasks.segmentation:Segmentation"},
     "network": {
         "dynunet": "bedside.networks.unet:DynUNet",
+        "segresnet": "bedside.networks.segresnet:SegResNet",
+        "swin_unetr": "bedside.networks.swin:SwinUNETR",
         "unet": "bedside.networks.unet:UNet",
     },
     "engine": {

@@ -37,11 +37,14 @@ class Task(Protocol):
         ...
 
     def activate(self, output: FloatArray) -> FloatArray:
-        """Turn raw output (C, I, J, K) into what is averaged over windows (probabilities for segmentation)."""
+        """Turn raw output (C, I, J, K) into what is averaged over windows (probabilities for segmentation); may overwrite it."""
         ...
 
     def decode(self, output: FloatArray) -> tuple[NDArray[np.generic], FloatArray]:
-        """Turn averaged output (C, I, J, K) into the answer and its uncertainty, each (I, J, K)."""
+        """Turn averaged output (C, I, J, K) into the answer and its uncertainty, each (I, J, K).
+
+        Voxel by voxel: it is called on boxes of a volume as they become ready, and the boxes must say what the whole would.
+        """
         ...
 
     @property
@@ -51,11 +54,24 @@ class Task(Protocol):
 
 
 class Network(Protocol):
-    """An architecture: its settings are its fields."""
+    """An architecture: its settings are its fields.
+
+    One that cannot take a patch of any size has a property `divisors`, see the function of that name.
+    """
 
     def build(self, in_channels: int, out_channels: int) -> "torch.nn.Module":
-        """Make the network with fresh weights."""
+        """Make the network with fresh weights: (B, C_in, I, J, K) to (B, C_out, I, J, K).
+
+        With deep supervision it gives in training mode, and only there, several outputs, the one of full resolution first.
+        """
         ...
+
+
+def divisors(network: object) -> tuple[int, int, int]:
+    """What the sides of a network's patch must be multiples of, axis by axis: its `divisors`, or its `divisor` for all axes."""
+    one = getattr(network, "divisor", 1)
+    i, j, k = getattr(network, "divisors", (one, one, one))
+    return i, j, k
 
 
 class Predictor(Protocol):
