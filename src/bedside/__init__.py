@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from bedside.core.volume import Volume
     from bedside.engines.predict import open_model as open
     from bedside.evaluate.pipeline import evaluate
-    from bedside.formats.read import read
     from bedside.ingest.pipeline import ingest
     from bedside.mirror import mirror
     from bedside.predict.pipeline import predict
+    from bedside.predict.read import read
     from bedside.promote.pipeline import Promotion, promote
     from bedside.train.pipeline import train
 
@@ -65,7 +65,7 @@ _HOME = {
     "open": "bedside.engines.predict:open_model",
     "predict": "bedside.predict.pipeline",
     "promote": "bedside.promote.pipeline",
-    "read": "bedside.formats.read",
+    "read": "bedside.predict.read",
     "train": "bedside.train.pipeline",
     "verify": "bedside.core.custody",
 }

@@ -223,3 +223,11 @@ def test_what_a_kill_left_unpacked_is_removed_and_what_another_process_reads_is_
             assert first != second
             assert (first / "images" / "a" / "1.dcm").is_file()
     assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "SCAN.NII.GZ"])
+def test_one_nifti_image_is_wrong_use_and_no_damaged_archive(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(bytes(4000)))
+    with pytest.raises(UsageError) as caught:
+        inspect_archive(tmp_path / name)
+    assert (caught.value.code, caught.value.exit_code) == ("ONE_IMAGE", 2)

@@ -15,6 +15,7 @@ import bedside as bs
 from bedside.core.digest import digest_file
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.model import Model
+from bedside.core.ports import InlineExecutor
 from bedside.core.volume import Volume
 from bedside.core.workspace import Workspace
 from bedside.data.surface import SurfaceSettings
@@ -220,8 +221,10 @@ def test_a_file_of_which_one_volume_is_predicted_and_another_refused_counts_once
 ) -> None:
     (found,) = read_folder(scans / "series-1").found
     thin = Volume.of(np.zeros((1, 2, 2, 2), np.int16), np.eye(4))
-    monkeypatch.setattr(sys.modules[predict.__module__], "_read", lambda _: Reading((found, replace(found, volume=thin)), (), ()))
-    result = predict(model, scans, tmp_path / "to", settings=PredictSettings(meshes=(), seg=False))
+    reading = Reading((found, replace(found, volume=thin)), (), ())
+    monkeypatch.setattr(sys.modules[predict.__module__], "read_limited", lambda *_, **__: reading)
+    quick = PredictSettings(meshes=(), seg=False)
+    result = predict(model, scans, tmp_path / "to", settings=quick, executor=InlineExecutor())
     assert (len(result.cases), len(result.refused)) == (1, 1)
     assert result.received == result.predicted_files + sum(one.files for one in result.refused) + result.duplicates
 
@@ -295,3 +298,20 @@ def test_what_if_names_the_outputs_and_writes_nothing(model: Model, scans: Path,
 
 def test_predict_is_a_public_name() -> None:
     assert bs.predict is predict
+
+
+def test_the_result_of_another_model_is_replaced_only_when_that_is_said(
+    model: Model, scans: Path, tmp_path: Path, workspace: Workspace
+) -> None:
+    quick = PredictSettings(meshes=(), seg=False)
+    here = InlineExecutor()
+    (first,) = predict(model, scans / "series-1", tmp_path / "to", settings=quick, executor=here).cases
+    other = store_threshold(workspace, spacing_mm=(0.5, 7.0))
+    with pytest.raises(UsageError) as refused:
+        predict(other, scans / "series-1", tmp_path / "to", settings=quick, executor=here)
+    assert refused.value.code == "OTHER_MODEL"
+    assert json.loads((tmp_path / "to" / first.case / RESULT).read_text())["model"] == model.digest
+    replacing = quick.model_copy(update={"replace": True})
+    (second,) = predict(other, scans / "series-1", tmp_path / "to", settings=replacing, executor=here).cases
+    assert second.model == other.digest
+    assert (second.case, second.files) == (first.case, first.files)

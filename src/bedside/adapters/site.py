@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from bedside.core.config import Config
+from bedside.core.config import Config, Site
 from bedside.core.errors import UsageError
 from bedside.core.ports import Executor, InlineExecutor, Store, StoreOff, Tracker, TrackerOff
 
@@ -34,7 +34,11 @@ def executor_for(config: Config, *, modules: Sequence[str] = ()) -> AbstractCont
         config: the site.
         modules: where the functions are that will be mapped, for processes that are started ahead of the work.
     """
-    site = config.site
+    return executor_of(config.site, modules=modules)
+
+
+def executor_of(site: Site, *, modules: Sequence[str] = ()) -> AbstractContextManager[Executor]:
+    """Return the same for a site without a study; `Site()` gives limited processes of this machine."""
     if site.executor == "inline":
         return nullcontext(InlineExecutor())
     workers = site.processes or len(os.sched_getaffinity(0))

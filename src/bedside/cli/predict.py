@@ -35,6 +35,7 @@ def predict(
     remove_islands: Annotated[
         bool, typer.Option("--remove-islands", help="Leave parts of a structure below 50 mm3 out of its surface.")
     ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put results in the place of those of another model.")] = False,
     overrides: Overrides = None,
     folder: Folder = None,
     json: Json = False,
@@ -46,20 +47,23 @@ def predict(
     config = options.load_config(study, overrides, folder)
     found = options.find_model(config, model)
     chosen = _formats(mesh)
+    from bedside.adapters.site import executor_for
     from bedside.data.surface import SurfaceSettings
+    from bedside.formats.limited import MODULES
     from bedside.predict.pipeline import plan
     from bedside.predict.pipeline import predict as step
     from bedside.predict.records import PredictSettings
 
     surface = SurfaceSettings(smoothing=smoothing, faces=faces, remove_islands=remove_islands)
     settings = PredictSettings.model_validate(
-        {"seg": seg, "seg_kind": "LABELMAP" if labelmap else "BINARY", "meshes": chosen, "surface": surface}
+        {"seg": seg, "seg_kind": "LABELMAP" if labelmap else "BINARY", "meshes": chosen, "surface": surface, "replace": replace}
     )
-    if what_if:
-        planned = plan(found, source, to, settings=settings)
-        return show.as_json(planned) if json else show.plan(planned, verb="predict")
-    with bars(quiet=json) as progress:
-        result = step(found, source, to, settings=settings, progress=progress)
+    with executor_for(config, modules=MODULES) as executor:
+        if what_if:
+            planned = plan(found, source, to, settings=settings, executor=executor)
+            return show.as_json(planned) if json else show.plan(planned, verb="predict")
+        with bars(quiet=json) as progress:
+            result = step(found, source, to, settings=settings, executor=executor, progress=progress)
     return show.as_json(result) if json else _show(result, to)
 
 

@@ -21,6 +21,7 @@ from bedside.core.errors import InputRejected, UnsafeArtefact, UsageError, disk_
 from bedside.core.record import Record
 from bedside.core.workspace import staging_in
 from bedside.formats.gate import guarded
+from bedside.formats.nifti import nifti_stem
 
 _PIECE_BYTES = 1 << 20
 _ZIP_MAGICS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")
@@ -66,7 +67,7 @@ def inspect_archive(path: Path, *, limits: ArchiveLimits = ARCHIVE_LIMITS) -> No
 
     Raises:
         UnsafeArtefact: ARCHIVE_UNSAFE.
-        UsageError: ARCHIVE_KIND: this is no archive of a kind that is read.
+        UsageError: ARCHIVE_KIND: this is no archive of a kind that is read; ONE_IMAGE: it is a NIfTI file.
         InputRejected: ARCHIVE_KIND (an encrypted one) or ARCHIVE_DAMAGED.
     """
     for _, stream in _files(path, limits):
@@ -113,6 +114,11 @@ def _write(target: Path, stream: _Readable) -> None:
 
 def _files(path: Path, limits: ArchiveLimits) -> Iterator[tuple[tuple[str, ...], _Readable]]:
     """Yield (parts of the name, bytes) of every file of an archive; each is to be read before the next is asked for."""
+    if nifti_stem(path.name) is not None:
+        raise UsageError(
+            "What was given is one NIfTI image; give the folder that holds it (and its mask, where the study has masks).",
+            code="ONE_IMAGE",
+        )
     with _damage(), path.open("rb") as stream:
         start = stream.read(512)
         stream.seek(0)

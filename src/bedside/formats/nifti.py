@@ -296,7 +296,7 @@ def _filled(content: "_Content", header: _Header) -> Array:
     parsed: Callable[..., nibabel.Nifti1Header] = nibabel.Nifti2Header if len(header.raw) == 540 else nibabel.Nifti1Header
     with guarded("NII_DECODE", "The voxels cannot be read; fetch the file again."):
         dtype = parsed(header.raw, check=False).get_data_dtype()
-        values: NDArray[np.generic] = np.empty(header.shape, np.float32 if header.scaled else dtype, order="F")
+    values: NDArray[np.generic] = np.empty(header.shape, np.float32 if header.scaled else dtype, order="F")
     flat = values.reshape(-1, order="F")
     at, skip, rest = 0, int(header.vox_offset), b""
     for piece in content.pieces():

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RULES_VERSION = 3
 """Counts up whenever the same files under the same study would give another dataset."""
 _MAX_STRUCTURES = 256
-_WORK = ("bedside.ingest.survey", "bedside.ingest.convert")
+_WORK = ("bedside.formats.header_pass", "bedside.ingest.convert")
 """Where the functions that workers run are."""
 _MEMORY = "received"
 

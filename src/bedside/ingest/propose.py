@@ -6,20 +6,24 @@ lists go on.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bedside.adapters.site import executor_of
 from bedside.core.clinical import Column
-from bedside.core.config import Source
+from bedside.core.config import Site, Source
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.hounsfield import check_hounsfield
+from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
 from bedside.core.volume import Volume
-from bedside.formats.dicom import assemble, look
-from bedside.formats.found import Found
+from bedside.formats.dicom import Look, assemble
+from bedside.formats.found import Found, Refused
+from bedside.formats.header_pass import header_pass
 from bedside.formats.nifti import nifti_stem, read_nifti
 from bedside.ingest.discover import Discovery, discover
 from bedside.ingest.propose_columns import typed_columns
@@ -89,6 +93,8 @@ BODY_PARTS = frozenset(
 )
 """Values of Body Part Examined (PS3.16 Annex L) that are passed on; a header may hold any text there."""
 _CSV_NAME = re.compile(r"[A-Za-z0-9_.-]{1,48}\.(csv|tsv)\Z", re.IGNORECASE)
+_WORK = ("bedside.formats.header_pass", "bedside.ingest.propose")
+"""Where the functions that workers run are."""
 _MOST_FILES, _MOST_VOLUMES, _MOST_MASKS = 6000, 48, 400
 _CT_AIR = -900.0
 
@@ -134,42 +140,74 @@ class Sight:
     refused: Mapping[str, int]
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Look:
+    """What the voxels of one volume hold.
+
+    Attributes:
+        refused: code of why they say nothing; "" when they do.
+        low, high: smallest and largest value.
+        plausible: whether they are plausible HU.
+        airy: whether a hundredth of them is as dark as air.
+    """
+
+    refused: str = ""
+    low: float = np.inf
+    high: float = -np.inf
+    plausible: bool = False
+    airy: bool = False
+
+
+def _looked_at(volume: Volume) -> _Look:
+    """Decode one volume and look at it; runs in a worker."""
+    try:
+        array = volume.array
+    except (InputRejected, IntegrityError) as error:
+        return _Look(error.code)
+    if not np.isfinite(array).all():
+        return _Look("NOT_FINITE")
+    try:
+        check_hounsfield(array)
+        plausible = True
+    except InputRejected:
+        plausible = False
+    airy = float(np.percentile(np.asarray(array[:, ::2, ::2, ::2], dtype=np.float32), 1)) < _CT_AIR
+    return _Look("", float(array.min()), float(array.max()), plausible, airy)
+
+
+@dataclass(frozen=True)
 class _Values:
     """What the voxels of the sample hold."""
 
-    low: float = np.inf
-    high: float = -np.inf
-    looked: int = 0
-    plausible: int = 0
-    airy: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    looks: tuple[_Look, ...]
 
-    def add(self, volume: Volume) -> None:
-        """Look at one volume; one that cannot be decoded is counted and left."""
-        try:
-            array = volume.array
-        except (InputRejected, IntegrityError) as error:
-            self.refused[error.code] += 1
-            return
-        if not np.isfinite(array).all():
-            self.refused["NOT_FINITE"] += 1
-            return
-        self.looked += 1
-        self.low, self.high = min(self.low, float(array.min())), max(self.high, float(array.max()))
-        self.airy += float(np.percentile(np.asarray(array[:, ::2, ::2, ::2], dtype=np.float32), 1)) < _CT_AIR
-        try:
-            check_hounsfield(array)
-            self.plausible += 1
-        except InputRejected:
-            pass
+    @property
+    def low(self) -> float:
+        """Smallest value of all."""
+        return min((one.low for one in self.looks), default=np.inf)
+
+    @property
+    def high(self) -> float:
+        """Largest value of all."""
+        return max((one.high for one in self.looks), default=-np.inf)
+
+    @property
+    def looked(self) -> int:
+        """How many volumes say something."""
+        return sum(not one.refused for one in self.looks)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Code to volumes that do not."""
+        return Counter(one.refused for one in self.looks if one.refused)
 
 
-def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
-    """Look at a sample of a received folder: at most 6,000 files' headers, 48 volumes' voxels and 400 masks, one at a time.
+def look_around(folder: Path, *, executor: Executor | None = None, progress: Progress = SILENT) -> Sight:
+    """Look at a sample of a received folder: at most 6,000 files' headers, 48 volumes' voxels and 400 masks.
 
     Args:
         folder: a hospital's export in any order, or a folder of NIfTI images with masks beside them (see `LAYOUTS`).
+        executor: where files are read and decoded; None: limited processes of this machine, which a file cannot end.
         progress: advances with files and volumes.
 
     Raises:
@@ -178,10 +216,15 @@ def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
     """
     if not folder.is_dir():
         raise UsageError("There is no such folder to look at; check the path.", code="NO_SOURCE")
+    with ExitStack() as stack:
+        return _sight(folder, executor or stack.enter_context(executor_of(Site(), modules=_WORK)), progress)
+
+
+def _sight(folder: Path, executor: Executor, progress: Progress) -> Sight:
     source = layout_of(folder)
     discovery = discover(folder, source)
     chosen = _sample(discovery)
-    found, refused = _found(chosen, progress)
+    found, refused = _found(chosen, executor, progress)
     if not found:
         why = ", ".join(f"{code} {count}" for code, count in refused.most_common(5)) or "no files"
         raise InputRejected(
@@ -189,8 +232,8 @@ def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
             code="NOTHING_SOUND",
         )
     found, modality = _of_one_kind(found)
-    values = _values(found, progress)
-    codes, masks = _codes(discovery, progress)
+    values = _values(found, executor, progress)
+    codes, masks = _codes(discovery, executor, progress)
     columns, rows, left = _table(folder, source)
     upright = [one.volume.canonical() for one in found]
     guessed = not modality
@@ -201,12 +244,12 @@ def look_around(folder: Path, *, progress: Progress = SILENT) -> Sight:
         volumes=len(found),
         patients=_patients(found),
         modalities=Counter(one.modality for one in found),
-        modality=modality or ("CT" if values.airy * 2 > values.looked else "MR"),
+        modality=modality or ("CT" if sum(one.airy for one in values.looks) * 2 > values.looked else "MR"),
         guessed=guessed,
         spacings_mm=tuple(volume.spacing_mm for volume in upright),
         shapes=tuple((volume.shape[1], volume.shape[2], volume.shape[3]) for volume in upright),
         values=(values.low, values.high) if values.looked else (0.0, 1.0),
-        hounsfield=(values.looked, values.plausible),
+        hounsfield=(values.looked, sum(one.plausible for one in values.looks)),
         codes=codes,
         masks=masks,
         body_parts=_body_parts(found),
@@ -247,24 +290,14 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return order[:wanted]
 
 
-def _found(paths: Sequence[Path], progress: Progress) -> tuple[list[Found], Counter[str]]:
-    progress.start("reading headers", len(paths))
+def _found(paths: Sequence[Path], executor: Executor, progress: Progress) -> tuple[list[Found], Counter[str]]:
+    seen = dict(header_pass(paths, executor, progress=progress))
+    contents = [seen[place].content for place in range(len(paths))]
+    reading = assemble(one for one in contents if isinstance(one, Look))
     refused: Counter[str] = Counter()
-    niftis: list[Found] = []
-    looks = []
-    for number, path in enumerate(paths, start=1):
-        if nifti_stem(path.name) is None:
-            looks.append(look(path))
-        else:
-            try:
-                niftis.append(read_nifti(path))
-            except InputRejected as error:
-                refused[error.code] += 1
-        progress.advance(number)
-    reading = assemble(looks)
-    for one in reading.refused:
+    for one in (*reading.refused, *(one for one in contents if isinstance(one, Refused))):
         refused[one.code] += len(one.files)
-    return [*niftis, *reading.found], refused
+    return [*(one for one in contents if isinstance(one, Found)), *reading.found], refused
 
 
 def _of_one_kind(found: Sequence[Found]) -> tuple[list[Found], str]:
@@ -281,44 +314,44 @@ def _patients(found: Sequence[Found]) -> int:
     return len(named) + sum(not one.patient_id for one in found)
 
 
-def _values(found: Sequence[Found], progress: Progress) -> _Values:
-    values = _Values()
-    chosen = _evenly(len(found), _MOST_VOLUMES)
+def _values(found: Sequence[Found], executor: Executor, progress: Progress) -> _Values:
+    chosen = [found[place].volume for place in _evenly(len(found), _MOST_VOLUMES)]
     progress.start("reading voxels", len(chosen))
-    for number, place in enumerate(chosen, start=1):
-        one = found[place].volume
-        values.add(Volume(one.affine, one.shape, one.load))  # a volume of its own, so that its voxels are let go
+    looks = []
+    fresh = (Volume(one.affine, one.shape, one.load) for one in chosen)  # of its own, so that its voxels are let go
+    for number, answer in enumerate(executor.map(_looked_at, fresh), start=1):
+        looks.append(_Look(answer.refusal.code) if isinstance(answer, Lost) else answer)
         progress.advance(number)
-    return values
+    return _Values(tuple(looks))
 
 
-def _codes(discovery: Discovery, progress: Progress) -> tuple[dict[int, tuple[int, float]], int]:
+def _codes(discovery: Discovery, executor: Executor, progress: Progress) -> tuple[dict[int, tuple[int, float]], int]:
     """Which whole numbers the masks hold, in how many, and how much of each."""
     paths = [path for paths in discovery.masks.values() for path in paths]
     volumes: dict[int, list[float]] = defaultdict(list)
-    chosen = _evenly(len(paths), _MOST_MASKS)
+    chosen = [paths[place] for place in _evenly(len(paths), _MOST_MASKS)]
     read = 0
     progress.start("reading masks", len(chosen))
-    for number, place in enumerate(chosen, start=1):
-        for mask in _mask(paths[place]):
-            codes, counts = np.unique(mask.array, return_counts=True)
-            if all(0 <= float(code) <= 65535 and float(code).is_integer() for code in codes):
-                read += 1
-                voxel_ml = abs(float(np.linalg.det(mask.affine[:3, :3]))) / 1000
-                for code, count in zip(codes, counts, strict=True):
-                    volumes[int(code)].append(float(count) * voxel_ml)
+    for number, answer in enumerate(executor.map(_codes_of, chosen), start=1):
+        if answer is not None and not isinstance(answer, Lost):
+            read += 1
+            for code, ml in answer.items():
+                volumes[code].append(ml)
         progress.advance(number)
     return {code: (len(ml), float(np.median(ml))) for code, ml in sorted(volumes.items())}, read
 
 
-def _mask(path: Path) -> Iterator[Volume]:
-    """The mask, or nothing where it cannot be read; ingest will say why."""
+def _codes_of(path: Path) -> dict[int, float] | None:
+    """Code to millilitres in one mask, or None where it cannot be read or is none, as ingest will say; runs in a worker."""
     try:
         volume = read_nifti(path).volume
-        _ = volume.array
+        codes, counts = np.unique(volume.array, return_counts=True)
     except (InputRejected, IntegrityError):
-        return
-    yield volume
+        return None
+    if not all(0 <= float(code) <= 65535 and float(code).is_integer() for code in codes):
+        return None
+    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
+    return {int(code): float(count) * voxel_ml for code, count in zip(codes, counts, strict=True)}
 
 
 def _body_parts(found: Sequence[Found]) -> dict[str, int]:

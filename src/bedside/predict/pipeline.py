@@ -7,6 +7,7 @@ beside its source and carries the identity that the source carries.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,20 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from bedside.adapters.site import executor_of
 from bedside.core.case import Case
+from bedside.core.config import Site
 from bedside.core.contract import Contract
 from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, UsageError, disk_errors
 from bedside.core.files import sync_folder, write_atomic
 from bedside.core.model import Model
+from bedside.core.ports import Executor
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Predictor
 from bedside.core.workspace import staging_in
 from bedside.data.surface import Surface, surfaces
-from bedside.formats.dicom import read_folder
 from bedside.formats.found import Found, Reading, Refused
+from bedside.formats.limited import MODULES, limited, read_limited
 from bedside.formats.mesh import write_mesh
-from bedside.formats.nifti import read_nifti, write_nifti
+from bedside.formats.nifti import write_nifti
 from bedside.predict.records import CaseResult, PredictPlan, PredictResult, PredictSettings, RefusedSeries
 from bedside.predict.report import REPORT, preview, write_report
 
@@ -42,41 +46,56 @@ def predict(
     to: str | Path,
     *,
     settings: PredictSettings = DEFAULTS,
+    executor: Executor | None = None,
     progress: Progress = SILENT,
 ) -> PredictResult:
     """Predict every series of a folder, or one file, and write what comes of it below `to`.
+
+    Received files are read and decoded in limited workers: one that crashes, swells or hangs a decoder is refused (LOST_DIED,
+    LOST_MEMORY, LOST_TIME), and the others are predicted.
 
     Args:
         model: from the store; its bytes are hashed again here.
         source: a folder of DICOM files, a DICOM file or a NIfTI file.
         to: folder of the results, one folder per series, named by the beginning of its digest.
         settings: what is made.
+        executor: where files are read and decoded; None: limited processes of this machine.
         progress: told of every series.
 
     Raises:
-        UsageError: there is nothing to read, or a result's place is taken by something else (OUTPUT_TAKEN).
+        UsageError: there is nothing to read, or a result's place is taken by something else (OUTPUT_TAKEN) or by the result of
+            another model (OTHER_MODEL).
         InputRejected: not one series could be predicted; the refusal of most files is raised.
         IntegrityError: the model's bytes have changed.
         ResourceError: the disk is full; no half-written result is left.
     """
     _check_place(Path(to))
-    reading = _read(Path(source))
-    refused = list(reading.refused)
-    if not reading.found:
-        raise _nothing(_counted(refused, ()))
-    from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
+    with ExitStack() as stack:
+        workers = executor or stack.enter_context(executor_of(Site(), modules=MODULES))
+        reading = read_limited(Path(source), workers, progress=progress)
+        refused = list(reading.refused)
+        if not reading.found:
+            raise _nothing(_counted(refused, ()))
+        named = _named(reading.found)
+        for name, _ in named:
+            _check_model(Path(to) / name, model, replace=settings.replace)
+        from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
-    job = _Job(model, open_model(model), Path(to), settings)
-    done: list[CaseResult] = []
-    used: set[Path] = set()
-    progress.start("predict", float(len(reading.found)))
-    for number, (name, found) in enumerate(_named(reading.found), start=1):
-        try:
-            done.append(job.run(name, found))
-            used.update(found.files)
-        except InputRejected as problem:
-            refused.append(Refused(found.files, problem.code, problem.sentence))
-        progress.advance(float(number), name)
+        job = _Job(model, open_model(model), Path(to), settings)
+        scratch = model.workspace.scratch
+        with disk_errors("making a folder for decoded volumes"):
+            scratch.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(staging_in(scratch, prefix="decoded-"))
+        done: list[CaseResult] = []
+        used: set[Path] = set()
+        progress.start("predict", float(len(named)))
+        for number, (name, found) in enumerate(named, start=1):
+            try:
+                done.append(job.run(name, limited(found, workers, folder)))
+                used.update(found.files)
+            except InputRejected as problem:
+                refused.append(Refused(found.files, problem.code, problem.sentence))
+            progress.advance(float(number), name)
     rows = _counted(refused, used)
     if not done:
         raise _nothing(rows)
@@ -108,10 +127,13 @@ def _nothing(refused: Sequence[RefusedSeries]) -> InputRejected:
     return InputRejected(worst.sentence, code=worst.code)
 
 
-def plan(model: Model, source: str | Path, to: str | Path, *, settings: PredictSettings = DEFAULTS) -> PredictPlan:
+def plan(
+    model: Model, source: str | Path, to: str | Path, *, settings: PredictSettings = DEFAULTS, executor: Executor | None = None
+) -> PredictPlan:
     """Say what `predict` would do, from the headers; no pixel is decoded and nothing is written."""
     _check_place(Path(to))
-    reading = _read(Path(source))
+    with ExitStack() as stack:
+        reading = read_limited(Path(source), executor or stack.enter_context(executor_of(Site(), modules=MODULES)))
     contract = model.spec.contract
     refused = list(reading.refused)
     sound: list[Found] = []
@@ -138,16 +160,6 @@ def _check_place(to: Path) -> None:
         raise UsageError(
             "The place for the results is a file, or lies below one; choose a folder with --to.", code="OUTPUT_TAKEN"
         )
-
-
-def _read(source: Path) -> Reading:
-    if source.is_dir():
-        return read_folder(source)
-    if not source.is_file():
-        raise UsageError("There is no file or folder at the path to predict; check --from.", code="NO_INPUT")
-    if source.name.lower().endswith((".nii", ".nii.gz")):
-        return Reading((read_nifti(source),), (), ())
-    return read_folder([source])
 
 
 def _received(reading: Reading) -> int:
@@ -179,6 +191,24 @@ def _file_name(structure: str, number: int) -> str:
     """A structure's name as a file's name; one that had to be changed gets its number, so that no two are the same."""
     clean = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in structure)
     return clean if clean == structure and clean[:1].isalnum() and len(clean) < 64 else f"structure-{number}"
+
+
+def _check_model(target: Path, model: Model, *, replace: bool) -> None:
+    """Refuse to put one model's result in the place of another's, unless that is asked for.
+
+    Raises:
+        UsageError: OTHER_MODEL.
+    """
+    try:
+        before = CaseResult.model_validate_json((target / RESULT).read_bytes()).model
+    except (OSError, ValidationError):
+        return  # nothing is there, or what no prediction wrote, which `_check_free` refuses
+    if before != model.digest and not replace:
+        raise UsageError(
+            f"The folder {target.name} holds the result of another model ({before[:12]}); choose another place with --to, or"
+            " say --replace.",
+            code="OTHER_MODEL",
+        )
 
 
 def _check_free(target: Path) -> None:

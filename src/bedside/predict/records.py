@@ -31,12 +31,14 @@ class PredictSettings(Record):
         seg_kind: its form.
         meshes: file formats of the surfaces; none: surfaces are neither made nor measured.
         surface: smoothing, budget, islands.
+        replace: put a result in the place of one that another model gave.
     """
 
     seg: bool = True
     seg_kind: Literal["BINARY", "LABELMAP"] = "BINARY"
     meshes: tuple[MeshFormat, ...] = ("stl",)
     surface: SurfaceSettings = SurfaceSettings()
+    replace: bool = False
 
 
 class CaseResult(Record):
