@@ -80,14 +80,14 @@ def look(
         pixels: the study's mask rules and releases; without them a file whose pixels may carry names is refused.
     """
     try:
-        data, digest = receive_for_headers(path, limits=limits)
+        data, digest, state = receive_for_headers(path, limits=limits)
     except InputRejected as problem:
         return Look(path, "", (None, ""), problem=problem)
     inspection = inspect(data, limits=limits, identity=identity, pixels=pixels, digest=digest)
     series = (path.parent if inspection.series.startswith("frame ") else None, inspection.series)
     if not inspection.headers:
         return Look(path, digest, series, problem=inspection.problem or InputRejected("The file cannot be read."))
-    return Look(path, digest, series, tuple(Slice(path, digest, header) for header in inspection.headers))
+    return Look(path, digest, series, tuple(Slice(path, digest, header, state) for header in inspection.headers))
 
 
 def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool = False) -> Reading:
@@ -147,7 +147,7 @@ class Shared:
         pixels = self._pixels.setdefault(header.pixels, header.pixels)
         if path is one.path and facts is header.facts and marks is header.marks and pixels is header.pixels:
             return one
-        return Slice(path, one.digest, replace(header, facts=facts, marks=marks, pixels=pixels))
+        return Slice(path, one.digest, replace(header, facts=facts, marks=marks, pixels=pixels), one.state)
 
 
 def _strays(

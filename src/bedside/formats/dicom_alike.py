@@ -65,7 +65,7 @@ class _Known(Generic[_Asked, _Answer]):
         for tag, said in self.said:
             place = table.get(tag)
             if place is None or said is None:
-                if place is not said:
+                if place is not None or said is not None:
                     return False
             elif place.vr != said[0] or (said[1] is not None and data[place.start : place.end] != said[1]):
                 return False

@@ -7,17 +7,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.volume import Array
 from bedside.formats.dicom_decode import Plane, decode
 from bedside.formats.dicom_header import Header, dataset_bytes
+from bedside.formats.dicom_native import AIR_HU, is_plain, made_values
 from bedside.formats.dicom_syntax import DEFLATED
 from bedside.formats.dicom_tilt import Shear, untilt_plane
-from bedside.formats.gate import LIMITS, Limits, receive_again
+from bedside.formats.gate import LIMITS, Limits, receive_again, unchanged_part
 
-AIR_HU = -1024.0
-"""What padding of a CT becomes (see `padding_is_air`)."""
 _LEAST_TISSUE_HU, _MOST_TISSUE_HU = -1000.0, 3071.0
 _INT16 = np.iinfo(np.int16)
 _INT32_SAFE = 1 << 30
@@ -32,11 +32,13 @@ class Slice:
         path: where its file lies.
         digest: SHA-256 of the file when it was accepted.
         header: what the frame says of itself, and which frame of the file it is.
+        state: of the file when it was hashed, see `gate.unchanged_part`; b"" where it is to be hashed again.
     """
 
     path: Path
     digest: str
     header: Header
+    state: bytes = b""
 
 
 def load_stack(
@@ -65,15 +67,36 @@ def load_stack(
     facts = slices[0].header.facts
     grown = shear.grown if shear else (facts.columns, facts.rows, len(blend) or len(slices))
     canvas = _Canvas(grown, [one.header for one in slices])
-    planes = _planes(slices, limits)
+    source = _Source(limits)
     if shear:
-        for k, plane in enumerate(planes):
+        for k, one in enumerate(slices):
+            plane = _values(one.header, source.frame(one))
             canvas.write(k, untilt_plane(plane.astype(np.float64), shear, k), shear.inside(k))
         canvas.fill(shear)
-    else:
-        for k, plane in enumerate(_blended(planes, blend) if blend else planes):
+    elif blend:
+        planes = (_values(one.header, source.frame(one)) for one in slices)
+        for k, plane in enumerate(_blended(planes, blend)):
             canvas.write(k, plane)
+    else:
+        for k, one in enumerate(slices):
+            _place(one, canvas, k, source)
     return canvas.array.transpose(2, 1, 0)[np.newaxis]
+
+
+def _place(one: Slice, canvas: "_Canvas", k: int, source: "_Source") -> None:
+    """Bring a slice into its place; most go there straight from the disk, and are made values of in place."""
+    plane, header = canvas.array[k], one.header
+    value: bytes | memoryview | None = None
+    if plane.dtype == np.int16 and is_plain(header) and _read(one, plane):
+        if made_values(plane, header, air=padding_is_air(header)):
+            return
+        value = plane.tobytes()
+    canvas.write(k, _values(header, source.frame(one) if value is None else value))
+
+
+def _read(one: Slice, plane: NDArray[np.int16]) -> bool:
+    """Fill a plane with a frame's bytes, if its file did not change."""
+    return unchanged_part(one.path, one.state, one.header.pixels[0], plane.reshape(-1).view(np.uint8).data)
 
 
 def padding_is_air(header: Header) -> bool | None:
@@ -127,14 +150,13 @@ class _Canvas:
                 plane[outside] = smallest
 
 
-def _planes(slices: Sequence[Slice], limits: Limits) -> Iterator[Plane]:
-    """The rescaled values of each slice, (J, I)."""
-    for one, value in zip(slices, _contents(slices, limits), strict=True):
-        plane, padding = decode(value, one.header.facts)
-        values = _rescaled(plane, one.header)
-        if padding is not None and padding_is_air(one.header):
-            values = np.where(padding, values.dtype.type(AIR_HU), values)
-        yield values
+def _values(header: Header, value: bytes | memoryview) -> Plane:
+    """The rescaled values of a slice, (J, I)."""
+    plane, padding = decode(value, header.facts)
+    values = _rescaled(plane, header)
+    if padding is not None and padding_is_air(header):
+        values = np.where(padding, values.dtype.type(AIR_HU), values)
+    return values
 
 
 def _rescaled(plane: Plane, header: Header) -> Plane:
@@ -160,20 +182,33 @@ def _blended(planes: Iterator[Plane], blend: Sequence[tuple[int, float]]) -> Ite
         yield before if share == 0 else before.astype(np.float64) * (1 - share) + after.astype(np.float64) * share
 
 
-def _contents(slices: Sequence[Slice], limits: Limits) -> Iterator[bytes | memoryview]:
+class _Source:
     """Each frame's bytes, out of files that are as they were when they were accepted."""
-    held: tuple[Path, bytes] | None = None
-    for one in slices:
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held: tuple[Path, bytes] | None = None
+
+    def frame(self, one: Slice) -> bytes | memoryview:
+        """The bytes of one frame; a deflated file is inflated once for all its frames that follow each other.
+
+        Raises:
+            InputRejected: the file is gone or cannot be read.
+            IntegrityError: it changed since it was accepted.
+        """
         header = one.header
         first, last = header.pixels
-        if header.frames > 1 and header.facts.syntax != DEFLATED:
-            yield _part(one, first, last)
-            continue
-        if held is None or held[0] != one.path:
-            data = receive_again(one.path, one.digest, limits=limits)
-            held = one.path, dataset_bytes(data, limits=limits) if header.facts.syntax == DEFLATED else data
-            del data
-        yield memoryview(held[1])[first:last]
+        if header.facts.syntax != DEFLATED:
+            part = bytearray(last - first)
+            if unchanged_part(one.path, one.state, first, memoryview(part)):
+                return memoryview(part)
+            if header.frames > 1:
+                return _part(one, first, last)
+        if self._held is None or self._held[0] != one.path:
+            self._held = None
+            data = receive_again(one.path, one.digest, limits=self._limits)
+            self._held = one.path, dataset_bytes(data, limits=self._limits) if header.facts.syntax == DEFLATED else data
+        return memoryview(self._held[1])[first:last]
 
 
 def _part(one: Slice, first: int, last: int) -> bytes:

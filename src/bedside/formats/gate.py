@@ -5,9 +5,11 @@ What the libraries behind it raise, warn and log is mapped and silenced here, in
 
 import logging
 import mmap
+import os
 import stat
 import struct
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +27,12 @@ _PIECE_BYTES = 1 << 18
 _GZIP_WINDOW = 31
 _MAPPED_BYTES = 64 << 20
 """A file that is larger is mapped instead of being read: of a multi-frame image the header pass needs only the header."""
+
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_STATE = struct.Struct("<qqqQQ")
+_SETTLED_NS = 60_000_000_000
+"""A disk's clock has ticks, and what a program writes into a mapped file shows in the times of the file only when the kernel
+writes it back, 35 seconds later at most."""
 
 Content = bytes | mmap.mmap
 """A file's bytes: slices of either are `bytes`."""
@@ -132,20 +140,64 @@ def receive(path: Path, *, limits: Limits = LIMITS) -> bytes:
         raise _unreadable() from None
 
 
-def receive_for_headers(path: Path, *, limits: Limits = LIMITS) -> tuple[Content, str]:
-    """Read a received file, or map it where it is large, and give its SHA-256; of a mapped file only what is looked at is read.
+def receive_for_headers(path: Path, *, limits: Limits = LIMITS) -> tuple[Content, str, bytes]:
+    """Read a received file, or map it where it is large; of a mapped file only what is looked at is read.
+
+    Returns:
+        The bytes, their SHA-256, and the file's state before they were read (see `unchanged_part`).
 
     Raises:
         InputRejected: as `receive`.
     """
     try:
-        if _checked_size(path, limits) <= _MAPPED_BYTES:
-            data = path.read_bytes()
-            return data, digest_bytes(data)
-        with path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), digest_file(path)
+        small = _checked_size(path, limits) <= _MAPPED_BYTES
+        descriptor = os.open(path, _READING)
+        try:
+            state = _settled_state(descriptor)
+            if small:
+                data = b"".join(iter(lambda: os.read(descriptor, _MAPPED_BYTES), b""))
+                return data, digest_bytes(data), state
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), digest_file(path), state
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError):
         raise _unreadable() from None
+
+
+def unchanged_part(path: Path, state: bytes, first: int, into: memoryview) -> bool:
+    """Fill `into` from byte `first` of a file that is as it was when it was hashed.
+
+    Args:
+        path: of the file.
+        state: of then, as `receive_for_headers` gave it.
+        first: where the part starts.
+        into: takes the bytes.
+
+    Returns:
+        Whether it is filled. Where not, the file has to be read and hashed again: it was changed or touched, is gone, or had been
+        changed so shortly before it was hashed that a further change might not show.
+    """
+    if not state:
+        return False
+    try:
+        descriptor = os.open(path, _READING)
+        try:
+            return _state(os.fstat(descriptor)) == state and os.preadv(descriptor, [into], first) == into.nbytes
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+
+
+def _state(found: os.stat_result) -> bytes:
+    """What is different for every file, and after every change of one; no program can set the time of the change itself."""
+    return _STATE.pack(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+def _settled_state(descriptor: int) -> bytes:
+    """The state of an open file; b"" where it is so young that it may change again and look the same."""
+    found = os.fstat(descriptor)
+    return _state(found) if max(found.st_mtime_ns, found.st_ctime_ns) < time.time_ns() - _SETTLED_NS else b""
 
 
 def received_pieces(path: Path, *, limits: Limits = LIMITS) -> Iterator[bytes]:

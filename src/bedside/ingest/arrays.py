@@ -4,14 +4,19 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bedside.core.errors import disk_errors
 from bedside.core.sealing import SUFFIX, cipher
 from bedside.core.volume import Array
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 _PIECE_BYTES = 1 << 22
 
@@ -32,7 +37,8 @@ def content_name(form: Array, *, seal: bool = False) -> str:
 def store_array(folder: Path, form: Array, *, seal: bool = False) -> str:
     """Write a stored form under the name of its content, and return the name; content that is there already stays.
 
-    Several workers may write the same content at once: each writes a file of its own, and the last to finish names it.
+    Several workers may write the same content at once: each writes a file of its own, and the last to finish names it. A file
+    that has the name is whole, because it got it after its last byte. Large arrays are hashed while they are written.
 
     Args:
         folder: takes the file.
@@ -43,18 +49,41 @@ def store_array(folder: Path, form: Array, *, seal: bool = False) -> str:
         UsageError: the file is to be sealed and there is no key in the environment (NO_STORE_KEY).
         ResourceError: the disk is full.
     """
-    pieces = _outer(form, seal=seal)
     # Not numpy.save: on a full disk it raises an OSError without a number, which nobody can tell from another failure.
     with disk_errors("writing a case"):
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
-        total = hashlib.sha256()
-        with os.fdopen(descriptor, "wb") as stream:
-            for piece in pieces:
-                total.update(piece)
-                stream.write(piece)
-        name = _name(total.hexdigest(), seal=seal)
-        Path(temporary).rename(folder / name)
-    return name
+        if form.nbytes <= _PIECE_BYTES and not seal:
+            name = content_name(form)
+            if not (folder / name).exists():
+                _write(folder, _pieces(form)).rename(folder / name)
+            return name
+        if seal:
+            total = hashlib.sha256()
+            temporary = _write(folder, _noted(_outer(form, seal=True), total))
+            digest = total.hexdigest()
+        else:
+            with ThreadPoolExecutor(1) as second:
+                hashing = second.submit(_digest, _pieces(form))
+                temporary = _write(folder, _pieces(form))
+                digest = hashing.result()
+        temporary.rename(folder / _name(digest, seal=seal))
+    return _name(digest, seal=seal)
+
+
+def _noted(pieces: Iterable[bytes | memoryview], total: "Hash") -> Iterator[bytes | memoryview]:
+    for piece in pieces:
+        total.update(piece)
+        yield piece
+
+
+def _write(folder: Path, pieces: Iterable[bytes | memoryview]) -> Path:
+    """A new file of these pieces, under a name that means that it is unfinished."""
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+    with os.fdopen(descriptor, "wb", buffering=0) as stream:
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[stream.write(rest) :]
+    return Path(temporary)
 
 
 def _name(digest: str, *, seal: bool) -> str:
