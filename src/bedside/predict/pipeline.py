@@ -6,9 +6,10 @@ beside its source and carries the identity that the source carries.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -86,16 +87,8 @@ def predict(
         with disk_errors("making a folder for decoded volumes"):
             scratch.mkdir(parents=True, exist_ok=True)
         folder = stack.enter_context(staging_in(scratch, prefix="decoded-"))
-        done: list[CaseResult] = []
-        used: set[Path] = set()
-        progress.start("predict", float(len(named)))
-        for number, (name, found) in enumerate(named, start=1):
-            try:
-                done.append(job.run(name, limited(found, workers, folder)))
-                used.update(found.files)
-            except InputRejected as problem:
-                refused.append(Refused(found.files, problem.code, problem.sentence))
-            progress.advance(float(number), name)
+        read = partial(limited, executor=workers, folder=folder)
+        done, used = _every(job, named, read, refused, progress)
     rows = _counted(refused, used)
     if not done:
         raise _nothing(rows)
@@ -106,6 +99,27 @@ def predict(
         refused=rows,
         duplicates=len(reading.duplicates),
     )
+
+
+def _every(
+    job: "_Job",
+    named: Sequence[tuple[str, Found]],
+    read: Callable[[Found], Found],
+    refused: list[Refused],
+    progress: Progress,
+) -> tuple[list[CaseResult], set[Path]]:
+    """Predict one after the other: results and the files that they were made of; what is refused is added to the refusals."""
+    done: list[CaseResult] = []
+    used: set[Path] = set()
+    progress.start("predict", float(len(named)))
+    for number, (name, found) in enumerate(named, start=1):
+        try:
+            done.append(job.run(name, read(found)))
+            used.update(found.files)
+        except InputRejected as problem:
+            refused.append(Refused(found.files, problem.code, problem.sentence))
+        progress.advance(float(number), name)
+    return done, used
 
 
 def _counted(refused: Iterable[Refused], used: Iterable[Path]) -> tuple[RefusedSeries, ...]:
