@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
-from pydicom import dcmread, dcmwrite
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
@@ -24,6 +24,7 @@ from bedside.formats.deidentify_known import Known
 from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision, decide, keyword
 from bedside.formats.deidentify_seal import already
 from bedside.formats.deidentify_table import is_classic, table
+from bedside.formats.deidentify_write import part10
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_values import name, text
 from bedside.formats.gate import LIMITS, Limits, guarded
@@ -257,10 +258,7 @@ def _written(dataset: FileDataset, elements: Elements) -> bytes:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = f"BEDSIDE_{__version__}"[:16]
-    dataset.file_meta, dataset.preamble = meta, bytes(128)
-    stream = BytesIO()
-    dcmwrite(stream, dataset, enforce_file_format=True)
-    return stream.getvalue()
+    return part10(dataset, meta)
 
 
 def _listed(done: Counter[tuple[int, str, str]]) -> tuple[Done, ...]:

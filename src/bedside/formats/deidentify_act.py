@@ -74,6 +74,7 @@ class Acting:
     _uids: set[str] = field(default_factory=set, repr=False)
     _moved: set[str] = field(default_factory=set, repr=False)
     _known: Known = field(default_factory=Known, repr=False)
+    _sound: set[tuple[int, str | None, bytes | None]] = field(default_factory=set, repr=False)
 
     def known(self) -> Known:
         """Everything to look for in what is written."""
@@ -96,9 +97,9 @@ class Acting:
             )
 
     def _collect(self, dataset: Dataset) -> None:
-        for tag in list(dataset.keys()):
+        for tag, element in list(dataset.items()):
             number = int(tag)
-            vr = _vr(dataset.get_item(tag)) or _defined(number)
+            vr = _vr(element) or _defined(number)
             if vr == "SQ" and not (number >> 16) % 2 and _defined(number) == "SQ":
                 for item in dataset[tag].value or ():
                     self._collect(item)
@@ -119,16 +120,20 @@ class Acting:
 
     def clean(self, dataset: Dataset) -> None:
         """Do to every element what the rules say, sequences included; recursion is bounded by the walk before."""
-        for tag in list(dataset.keys()):
-            self._element(dataset, int(tag))
+        for tag, element in list(dataset.items()):
+            self._element(dataset, int(tag), element)
         if CHARACTER_SET in dataset:
             del dataset[CHARACTER_SET]
 
-    def _element(self, dataset: Dataset, tag: int) -> None:
-        vr = _vr(dataset.get_item(tag))
-        decision = self.decide(tag, vr, self.classic)
-        if decision.what in {"kept", "marked"}:
-            if decision.what == "marked" and tag != CHARACTER_SET:
+    def _element(self, dataset: Dataset, tag: int, element: DataElement | RawDataElement) -> None:
+        decision = self.decide(tag, _vr(element), self.classic)
+        if decision.what == "kept":
+            return
+        seen = (tag, element.VR, element.value) if isinstance(element, RawDataElement) and decision.what in _SILENT else None
+        if seen in self._sound:
+            return
+        if decision.what == "marked":
+            if tag != CHARACTER_SET:
                 del dataset[tag]
             return
         if decision.what == "entered" or (_defined(tag) == "SQ" and decision.what in {"checked", "cleaned"}):
@@ -138,6 +143,8 @@ class Acting:
         what = decision.what
         if what in _BY_VALUE and not self._acted(dataset, tag, what):
             what = decision.otherwise
+        elif seen is not None and what != "private" and dataset.get_item(element.tag) is element:
+            self._sound.add(seen)
         if what in _BY_FORM:
             _BY_FORM[what](dataset, tag)
         if what not in _SILENT:

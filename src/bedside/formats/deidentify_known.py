@@ -1,7 +1,7 @@
 """What is known of a patient from the patient's own file, and the search for it in what was written."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -90,8 +90,7 @@ class Known:
             return True
         if any(uid.encode("latin-1", "replace") in header for uid in self.uids if not _UID.fullmatch(uid)):
             return True
-        content = bytes(pixels)
-        return any(one in content for one in _long(self.words | self.codes))
+        return _in_pixels(bytes(pixels), self.words | self.codes)
 
 
 def _parts(text: str) -> list[str]:
@@ -144,9 +143,50 @@ def _pattern(words: frozenset[str], codes: frozenset[str]) -> re.Pattern[bytes] 
     return re.compile(b"|".join((bounded, *map(re.escape, glued))), re.DOTALL)
 
 
+@dataclass(frozen=True)
+class _Long:
+    """Strings too long for chance, in the spellings that a header would have.
+
+    Attributes:
+        narrow: as UTF-8.
+        wide: as UTF-16, both orders, by the lower bytes of their characters.
+        narrow_letters, wide_letters: tables from a byte to 1 where one of them holds it, else 0; of UTF-16 the lower bytes.
+    """
+
+    narrow: tuple[bytes, ...]
+    wide: Mapping[bytes, tuple[bytes, ...]]
+    narrow_letters: bytes
+    wide_letters: bytes
+
+
 @lru_cache(maxsize=64)
-def _long(texts: frozenset[str]) -> tuple[bytes, ...]:
-    """Strings too long for chance, in the spellings that a header would have."""
+def _long(texts: frozenset[str]) -> _Long:
     spellings = {form for text in texts for form in (text, text.upper(), text.title())}
-    found = {one for text in spellings for one in (text.encode(), text.encode("utf-16-le"), text.encode("utf-16-be"))}
-    return tuple(sorted(one for one in found if len(one) >= _SHORTEST_IN_PIXELS))
+    narrow = {one for one in (text.encode() for text in spellings) if len(one) >= _SHORTEST_IN_PIXELS}
+    longer = [text for text in spellings if len(text) >= _SHORTEST_IN_PIXELS]
+    wide: dict[bytes, tuple[bytes, ...]] = {}
+    for text in longer:
+        little = text.encode("utf-16-le")
+        wide[little[::2]] = (*wide.get(little[::2], ()), little, text.encode("utf-16-be"))
+    return _Long(tuple(sorted(narrow)), wide, _letters(b"".join(narrow)), _letters(b"".join(wide)))
+
+
+def _letters(used: bytes) -> bytes:
+    return bytes(number in used for number in range(256))
+
+
+def _in_pixels(pixels: bytes, texts: frozenset[str]) -> bool:
+    """Whether one of the texts stands in pixels. Six of its letters in a row are looked for first, which few pictures hold."""
+    if not texts:
+        return False
+    long = _long(texts)
+    run = b"\1" * _SHORTEST_IN_PIXELS
+    if run in pixels.translate(long.narrow_letters) and any(one in pixels for one in long.narrow):
+        return True
+    for start in (0, 1):
+        lower = pixels[start::2]
+        if run in lower.translate(long.wide_letters):
+            found = (text for letters, spelled in long.wide.items() if letters in lower for text in spelled)
+            if any(text in pixels for text in found):
+                return True
+    return False
