@@ -50,8 +50,9 @@ ONLY_IN = {
     "pylibjpeg": ["formats/dicom"],
     "rich": ["cli"],
     "safetensors": ["engines/torch", "train", "testing"],
-    "skimage": ["data/surface"],
+    "skimage": [],  # tests and benchmarks only, as trimesh
     "sqlalchemy": ["adapters/mlflow"],
+    "trimesh": [],
     "typer": ["cli"],
     "yaml": ["core/yaml_tree"],
 }
