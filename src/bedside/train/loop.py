@@ -17,6 +17,7 @@ from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.plan import Plan
 from bedside.core.task import Task
 from bedside.data.patches import PatchSampler, augment, draw_changes
+from bedside.networks.deep import loss_of
 
 Precision = str
 CLIP_NORM = 12.0
@@ -92,7 +93,7 @@ class Learner:
         size = self.plan.micro_batch
         value, share = 0.0, size / self.plan.batch
         for some, truth in zip(torch.split(images, size), torch.split(labels, size), strict=True):
-            loss = self.task.loss(self._net(some), truth) * share
+            loss = loss_of(self.task.loss, self._net(some), truth) * share
             self._fabric.backward(loss)
             value += float(loss.detach())
         return value
