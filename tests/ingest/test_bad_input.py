@@ -288,11 +288,11 @@ class Slow(InlineExecutor):
         self.meanwhile = meanwhile
         self.calls = 0
 
-    def map(self, function, items):
+    def map(self, function, items, **how):
         self.calls += 1
         if self.calls == 3:  # headers, headers to look at again, then pixels
             self.meanwhile()
-        return super().map(function, items)
+        return super().map(function, items, **how)
 
 
 def test_a_series_that_is_still_arriving_is_refused_and_the_rest_goes_on(batch, configure):
@@ -315,7 +315,7 @@ class Losing(InlineExecutor):
     def __init__(self, name, why, *, task):
         self.name, self.why, self.task = name, why, task
 
-    def map(self, function, items):
+    def map(self, function, items, **how):
         at = getattr(function, "func", function).__name__
         for item in items:
             if at.startswith(self.task) and self.name in repr_of(item):

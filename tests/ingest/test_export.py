@@ -183,7 +183,7 @@ def test_a_folder_that_did_not_change_is_not_read_again(export, configure, monke
     dataset = ingest(config, export.root)
 
     class Never(InlineExecutor):
-        def map(self, function, items):
+        def map(self, function, items, **how):
             raise AssertionError("nothing was to be read")
 
     assert ingest(config, export.root, executor=Never()) == dataset
@@ -202,9 +202,9 @@ def test_a_file_that_was_just_written_is_not_trusted_to_stay(export, configure):
     calls = []
 
     class Counting(InlineExecutor):
-        def map(self, function, items):
+        def map(self, function, items, **how):
             calls.append(function)
-            return super().map(function, items)
+            return super().map(function, items, **how)
 
     ingest(config, export.root, executor=Counting())
     assert len(calls) == 2  # headers, and those to look at again: nothing is converted

@@ -24,7 +24,7 @@ from distributed.scheduler import KilledWorker
 
 from bedside.adapters.processes import LocalProcesses, module_of
 from bedside.core.errors import BedsideError, ResourceError, UsageError
-from bedside.core.ports import Lost
+from bedside.core.ports import Lost, Room
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -137,8 +137,10 @@ class DaskExecutor:
             self._client.close()
         self._client = None
 
-    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out | Lost]:
+    def map(self, function: Callable[[In], Out], items: Iterable[In], *, room: Room[In] | None = None) -> Iterator[Out | Lost]:
         """Yield the function's results in the order of the items; see `core.ports.Executor`.
+
+        Each worker keeps to the limits of its own machine, so nothing is made of `room`.
 
         Raises:
             ResourceError: NO_CLUSTER: the scheduler or all workers are gone.

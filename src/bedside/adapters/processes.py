@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
@@ -17,7 +17,7 @@ from typing import Literal, Self, TypeVar, cast
 
 from bedside.adapters.process_worker import FUNCTION, ITEM, MESSAGE_BYTES, Answer
 from bedside.core.errors import ResourceError
-from bedside.core.ports import Lost
+from bedside.core.ports import Lost, Room
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -39,11 +39,12 @@ _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NU
 
 @dataclass
 class _Item:
-    """One item on its way: its place in the order, its bytes, and whether it cost a worker before."""
+    """One item on its way: its place in the order, its bytes, whether it cost a worker before, and what it will take."""
 
     number: int
     data: bytes
     again: bool = False
+    held_bytes: int = 0
 
 
 @dataclass(eq=False)
@@ -65,6 +66,11 @@ class _Worker:
     since: float = 0.0
     answered: int = 0
     broken: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """The most that any of its items takes: it works on one after the other."""
+        return max((one.held_bytes for one in self.pending), default=0)
 
 
 class _Nursery:
@@ -185,7 +191,7 @@ class LocalProcesses:
         self._crew.clear()
         self._nursery = None
 
-    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out | Lost]:
+    def map(self, function: Callable[[In], Out], items: Iterable[In], *, room: Room[In] | None = None) -> Iterator[Out | Lost]:
         """Yield the function's results in the order of the items; see `core.ports.Executor`.
 
         Raises:
@@ -198,7 +204,7 @@ class LocalProcesses:
             if self._nursery.learn(module_of(function)):
                 for worker in list(self._crew):
                     self.retire(worker)
-            yield from cast("Iterator[Out | Lost]", _Mapping(self, function).run(items))
+            yield from cast("Iterator[Out | Lost]", _Mapping(self, function, cast("Room[object] | None", room)).run(items))
         finally:
             self._mapping = False
             for worker in [worker for worker in self._crew if worker.pending]:
@@ -240,8 +246,9 @@ def module_of(function: object) -> str:
 class _Mapping:
     """One `map`: which items are where, and what has come back."""
 
-    def __init__(self, house: LocalProcesses, function: object) -> None:
+    def __init__(self, house: LocalProcesses, function: object, room: Room[object] | None) -> None:
         self._house = house
+        self._allowed = room
         self._function = FUNCTION + bytes(ForkingPickler.dumps(function))
         self._told: set[_Worker] = set()
         self._queue: deque[_Item] = deque()
@@ -297,7 +304,8 @@ class _Mapping:
             except StopIteration:
                 self._exhausted = True
             else:
-                self._queue.append(_Item(self._taken, bytes(ForkingPickler.dumps(item))))
+                held_bytes = self._allowed.of(item) if self._allowed else 0
+                self._queue.append(_Item(self._taken, bytes(ForkingPickler.dumps(item)), held_bytes=held_bytes))
                 self._taken += 1
         return self._queue[0] if self._queue else None
 
@@ -306,18 +314,26 @@ class _Mapping:
         crew = [worker for worker in self._house.crew if not worker.broken]
         idle = [worker for worker in crew if not worker.pending]
         fresh = [worker for worker in idle if not worker.answered]
-        if item.again and idle and not fresh:
-            self._house.retire(idle[0])
-            return self._house.hire()
-        if fresh or (idle and not item.again):
-            return (fresh or idle)[0]
-        if len(self._house.crew) < self._house.workers:
-            return self._house.hire()
+        if self._fits(item):
+            if item.again and idle and not fresh:
+                self._house.retire(idle[0])
+                return self._house.hire()
+            if fresh or (idle and not item.again):
+                return (fresh or idle)[0]
+            if len(self._house.crew) < self._house.workers:
+                return self._house.hire()
+        crew = [worker for worker in crew if worker.pending and worker.held_bytes >= item.held_bytes]
         if not crew or item.again or not self._quick:
             return None
         worker = min(crew, key=lambda one: len(one.pending))
         waiting = sum(len(other.data) for other in worker.pending)
         return worker if len(worker.pending) < _MOST_PREFETCHED and waiting + len(item.data) <= _PREFETCH_BYTES else None
+
+    def _fits(self, item: _Item) -> bool:
+        """Whether one more worker may begin with an item now; alone, any item may be begun."""
+        held_bytes = sum(worker.held_bytes for worker in self._house.crew)
+        idle = not any(worker.pending for worker in self._house.crew)
+        return self._allowed is None or idle or held_bytes + item.held_bytes <= self._allowed.total_bytes
 
     def _collect(self) -> None:
         """Wait until a worker answers, dies, or has taken too long."""
@@ -356,7 +372,7 @@ class _Mapping:
         self._house.retire(worker)
         self._queue.extendleft(reversed(behind))
         if worker.answered and not item.again and why != "time":
-            self._queue.appendleft(_Item(item.number, item.data, again=True))
+            self._queue.appendleft(replace(item, again=True))
         else:
             self._answers[item.number] = Lost(why), 0
 

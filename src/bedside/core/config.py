@@ -279,6 +279,8 @@ class Site(Record):
         processes: how many workers; None: one per processor this process may run on.
         worker_memory_gb: of each worker beyond what it needs to start; an item that needs more is refused.
         worker_seconds: for one item; one that takes longer is refused.
+        volumes_gb: of images and masks that all workers hold at once, in 2**30 bytes; None: as much as two of the folder's
+            largest, at most half of what this process may use. An image that needs more alone is refused.
         encrypt: keep received scans, masks and refused files encrypted at rest; the key comes from BEDSIDE_STORE_KEY. What
             training prepares in scratch/, reports and predictions are not: for these the disk must be encrypted.
     """
@@ -292,6 +294,7 @@ class Site(Record):
     processes: PositiveInt | None = None
     worker_memory_gb: Annotated[float, Field(gt=0)] = 4.0
     worker_seconds: Annotated[float, Field(gt=0)] = 300.0
+    volumes_gb: Annotated[float, Field(gt=0)] | None = None
     encrypt: bool = False
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from bedside.core.errors import InputRejected
 
@@ -80,14 +80,29 @@ class Lost:
         return InputRejected(said[self.why], code=f"LOST_{self.why.upper()}")
 
 
+@dataclass(frozen=True)
+class Room(Generic[In]):
+    """How much memory the items that are worked on at the same time may take together.
+
+    Attributes:
+        total_bytes: of all; an item that needs more is worked on alone.
+        of: what one item takes.
+    """
+
+    total_bytes: int
+    of: Callable[[In], int]
+
+
 class Executor(Protocol):
     """Applies a function to many items, possibly in other processes or on other machines, keeping their order.
 
     Functions and items are pickled on the way by executors of other processes: pass functions of modules and frozen values.
     """
 
-    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out | Lost]:
+    def map(self, function: Callable[[In], Out], items: Iterable[In], *, room: Room[In] | None = None) -> Iterator[Out | Lost]:
         """Yield `function(item)` for every item, in order, with only a few items ahead of the consumer in memory.
+
+        Workers of one machine keep to `room`; those of a cluster have memory of their own.
 
         A `BedsideError` that the function raises is raised here; a worker that dies, runs out of memory or takes too long costs
         its own item only, in whose place `Lost` is yielded.
@@ -174,7 +189,7 @@ class InlineScheduler:
 class InlineExecutor:
     """Fake `Executor`, and the honest choice for small work: this process, one item after the other."""
 
-    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out | Lost]:
+    def map(self, function: Callable[[In], Out], items: Iterable[In], *, room: Room[In] | None = None) -> Iterator[Out | Lost]:
         """Apply the function here."""
         return map(function, items)
 

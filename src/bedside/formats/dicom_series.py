@@ -189,6 +189,7 @@ def _volume(members: Slices, notes: tuple[str, ...], rules: Rules) -> Found:
         notes=(*notes, *(note for note, there in flags.items() if there)),
         issuer=first.issuer,
         sealed=first.sealed,
+        voxel_bytes=2 if all(one.header.slope.is_integer() and one.header.intercept.is_integer() for one in slices) else 4,
     )
 
 

@@ -28,6 +28,7 @@ class Found:
         sealed: whether `patient_id` is a pseudonym that this project's own de-identification gave, not to be replaced again.
         issuer: IssuerOfPatientID as received, "" when unknown; with it, equal `patient_id`s of two hospitals are two patients.
             Never logged, never a path.
+        voxel_bytes: of one decoded voxel, as the header lets it be foreseen.
         notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PADDING_MAPPED`, ...).
     """
 
@@ -45,6 +46,7 @@ class Found:
     notes: tuple[str, ...] = ()
     issuer: str = field(default="", repr=False)
     sealed: bool = False
+    voxel_bytes: int = 2
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
         scanner="",
         files=(path,),
         decoder=f"nibabel {nibabel.__version__}",
+        voxel_bytes=4 if header.scaled else _BYTES_OF[header.datatype],
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
 from bedside.formats.dicom import assemble
 from bedside.formats.found import Found, Refused
+from bedside.ingest.allowance import Allowance, held_bytes
 from bedside.ingest.convert import Conversion, Converted, convert
 from bedside.ingest.discover import Discovery
 from bedside.ingest.pairing import Pair, pairs
@@ -106,12 +106,14 @@ class Work:
         folder: takes the arrays; None when nothing is to be written.
         taken: what was accepted before; grows.
         seal: encrypt the arrays.
+        allowance: memory for all conversions together.
     """
 
     executor: Executor
     folder: Path | None
     taken: Taken = field(default_factory=Taken)
     seal: bool = False
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, progress: Progress = SILENT) -> Iterator[Outcome]:
@@ -141,22 +143,22 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
             yield Repeated(pair.files)
         elif (left_out := _left_out(pair, rules, work.taken.dropped)) is not None:
             yield left_out
+        elif (too_large := work.allowance.refusal(pair)) is not None:
+            yield too_large
         else:
             jobs.append(pair)
     progress.start("reading cases", len(jobs))
     function = partial(convert, Conversion(rules.contract, work.folder, work.seal))
-    largest_first = sorted(range(len(jobs)), key=lambda number: _voxels(jobs[number]), reverse=True)
+    # When the largest comes last, all other workers wait for it.
+    largest_first = sorted(range(len(jobs)), key=lambda number: held_bytes(jobs[number]), reverse=True)
     answers: dict[int, Converted | tuple[Refused, ...] | Lost] = {}
-    for number, answer in zip(largest_first, work.executor.map(function, [jobs[n] for n in largest_first]), strict=True):
+    room = work.allowance.room(jobs)
+    converted = work.executor.map(function, (jobs[n] for n in largest_first), room=room)
+    for number, answer in zip(largest_first, converted, strict=True):
         answers[number] = answer
         progress.advance(len(answers))
     for number, pair in enumerate(jobs):
         yield from _settled(pair, answers[number], rules, work.taken)
-
-
-def _voxels(pair: Pair) -> int:
-    """Of the image: the work, roughly; when the largest comes last, all other workers wait for it."""
-    return prod(pair.image.volume.shape)
 
 
 def _left_out(pair: Pair, rules: Rules, dropped: frozenset[str]) -> Repeated | Refused | None:

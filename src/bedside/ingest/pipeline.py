@@ -18,6 +18,7 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.sealing import cipher
 from bedside.formats.found import Refused
+from bedside.ingest.allowance import Allowance
 from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, Taken, Work, outcomes
 from bedside.ingest.certified import certificate_of
 from bedside.ingest.clinical import clinical_table, rows_of
@@ -155,7 +156,7 @@ def _stored(
     quarantine = Quarantine(workspace.quarantine, seal=batch.config.site.encrypt)
     quarantine.tidy()
     with workspace.staging() as folder:
-        work = Work(workers, folder, _taken(batch), batch.config.site.encrypt)
+        work = Work(workers, folder, _taken(batch), batch.config.site.encrypt, Allowance.of(batch.config.site))
         settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
         refused = tuple(one for one in settled if isinstance(one, Refused))
         records.refused(*quarantine.admit_all(refused))
@@ -194,7 +195,7 @@ def plan(
         known = _known(batch, Records(config.workspace), digests)
         if known is not None:
             return summary(known)
-        work = Work(workers, None, _taken(batch), config.site.encrypt)
+        work = Work(workers, None, _taken(batch), config.site.encrypt, Allowance.of(config.site))
         settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
     before = batch.parent.manifest.cases if batch.parent else ()
     new = [one for one in _accepted(settled) if not one.relabelled]
