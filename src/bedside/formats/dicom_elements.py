@@ -105,9 +105,11 @@ class Elements:
         return self.data[place.start : min(max(place.end, later), place.start + _AREA_BYTES)]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Open:
     """A data set, item or sequence that the walk is inside of; `end` None means that a delimiter closes it.
+
+    `limit` is the end of the innermost thing of known length around it, itself included.
 
     `role` says whether elements in it are remembered in `table`: those of the data set itself ("root") and of functional groups
     ("macro"); a "frame" holds functional groups, "shared" and "frames" hold frames.
@@ -119,6 +121,7 @@ class _Open:
     is_item: bool = False
     role: str = ""
     table: dict[int, Element] | None = None
+    limit: int = 0
 
 
 def walk(data: Content, into: Elements, *, limits: Limits = LIMITS) -> None:
@@ -207,10 +210,12 @@ class _Walk:
         self._at = start
         root: dict[int, Element] = {}
         self._into.table = root
-        self._stack = [_Open(len(self._data), is_sequence=False, implicit=implicit, role="root", table=root)]
-        while self._stack:
-            top = self._stack[-1]
-            if top.end is not None and self._at >= top.end:
+        size = len(self._data)
+        stack = self._stack = [_Open(size, is_sequence=False, implicit=implicit, role="root", table=root, limit=size)]
+        while stack:
+            top = stack[-1]
+            end = top.end
+            if end is not None and self._at >= end:
                 self._close(top)
             elif top.is_sequence:
                 self._step_in_sequence(top)
@@ -219,12 +224,12 @@ class _Walk:
                     self._run_implicit(top)
                 else:
                     self._run_explicit(top)
-                if top.end is None or self._at < top.end:
+                if end is None or self._at < end:
                     self._step_in_items(top)
 
     def _run_explicit(self, top: _Open) -> None:
         """Pass over plain values of known length quickly; whatever is anything else, or wrong, is left to `_step_in_items`."""
-        data, at, end, table = self._data, self._at, self._end(), top.table
+        data, at, end, table = self._data, self._at, top.limit, top.table
         root, keeps = top.role == "root", table is not None and top.role in {"root", "macro"}
         unpack, length_at, count = self._explicit.unpack_from, self._length.unpack_from, self._limits.max_elements - self._count
         while count > 0 and at + 12 <= end:
@@ -244,7 +249,7 @@ class _Walk:
 
     def _run_implicit(self, top: _Open) -> None:
         """`_run_explicit` for implicit VR, where a value of known length may be a group to look into."""
-        data, at, end, table = self._data, self._at, self._end(), top.table
+        data, at, end, table = self._data, self._at, top.limit, top.table
         root, keeps = top.role == "root", table is not None and top.role in {"root", "macro"}
         unpack, count, groups = self._implicit.unpack_from, self._limits.max_elements - self._count, _GROUPS.get(top.role, ())
         while count > 0 and at + 8 <= end:
@@ -258,31 +263,30 @@ class _Walk:
             count -= 1
         self._at, self._count = at, self._limits.max_elements - count
 
-    def _end(self) -> int:
-        """Where the innermost enclosing thing of known length ends."""
-        return next(frame.end for frame in reversed(self._stack) if frame.end is not None)
-
     def _close(self, top: _Open) -> None:
         if top.end is not None and self._at > top.end:
             raise _truncated()
         self._depth -= top.is_sequence
         self._stack.pop()
 
-    def _header(self, *, implicit: bool) -> tuple[int, str, int, int]:
+    def _header(self, limit: int, *, implicit: bool) -> tuple[int, str, int, int]:
         """The next element or delimiter: tag, VR, start, length."""
         self._count += 1
         if self._count > self._limits.max_elements:
             raise InputRejected(f"The file holds more than {self._limits.max_elements} data elements.", code="DCM_ELEMENTS")
-        if self._at + 8 > self._end():
+        at = self._at
+        if at + 8 > limit:
             raise _truncated()
-        group, number = struct.unpack_from(self._order + "HH", self._data, self._at)
+        group, number, length = self._implicit.unpack_from(self._data, at)
         if implicit or group == 0xFFFE:
-            return group << 16 | number, "", self._at + 8, struct.unpack_from(self._order + "I", self._data, self._at + 4)[0]
-        return _explicit(self._data, self._at, self._order)
+            return group << 16 | number, "", at + 8, length
+        if at + 12 <= limit and self._data[at + 4 : at + 6] == b"SQ":
+            return group << 16 | number, "SQ", at + 12, self._length.unpack_from(self._data, at + 8)[0]
+        return _explicit(self._data, at, self._order)
 
     def _step_in_sequence(self, top: _Open) -> None:
         """An item, or the delimiter that closes a sequence of undefined length."""
-        tag, _, start, length = self._header(implicit=True)
+        tag, _, start, length = self._header(top.limit, implicit=True)
         if tag == _SEQUENCE_END and top.end is None and length == 0:
             self._at = start
             self._depth -= 1
@@ -295,7 +299,7 @@ class _Walk:
 
     def _step_in_items(self, top: _Open) -> None:
         """One data element, or the delimiter that closes an item of undefined length."""
-        tag, vr, start, length = self._header(implicit=top.implicit)
+        tag, vr, start, length = self._header(top.limit, implicit=top.implicit)
         if tag == _ITEM_END and top.is_item and top.end is None and length == 0:
             self._at = start
             self._stack.pop()
@@ -307,7 +311,7 @@ class _Walk:
             raise InputRejected("One data element occurs twice; the file is damaged.", code="DCM_STRUCTURE")
         place = None
         if length == _UNDEFINED and tag == PIXEL_DATA:
-            place = Element(vr, start, self._fragments(start), encapsulated=True)
+            place = Element(vr, start, self._fragments(start, top.limit), encapsulated=True)
         elif length == _UNDEFINED or vr == "SQ" or self._is_group(top, tag, vr):
             if length == _UNDEFINED and vr not in {"SQ", "UN", ""}:
                 raise InputRejected("A value of undefined length is no sequence; the file is damaged.", code="DCM_STRUCTURE")
@@ -316,7 +320,7 @@ class _Walk:
             self._push(start, length, _Open(None, is_sequence=True, implicit=implicit, role=role, table=table))
             place = Element(vr or "SQ", start, start) if root else None
         else:
-            if start + length > self._end():
+            if start + length > top.limit:
                 raise _truncated()
             place = Element(vr, start, start + length)
             self._at = start + length
@@ -345,18 +349,20 @@ class _Walk:
     def _push(self, start: int, length: int, inside: _Open) -> None:
         if inside.is_sequence and self._depth == self._limits.max_depth:
             raise InputRejected(f"Sequences are nested deeper than {self._limits.max_depth}.", code="DCM_DEPTH")
+        around = self._stack[-1].limit
         inside.end = None if length == _UNDEFINED else start + length
-        if inside.end is not None and inside.end > self._end():
+        if inside.end is not None and inside.end > around:
             raise _truncated()
+        inside.limit = around if inside.end is None else inside.end
         self._depth += inside.is_sequence
         self._at = start
         self._stack.append(inside)
 
-    def _fragments(self, start: int) -> int:
+    def _fragments(self, start: int, limit: int) -> int:
         """Skip over the items of compressed pixel data (PS3.5 A.4), which must end with a delimiter; return where that starts."""
         self._at = start
         while True:
-            tag, _, first, length = self._header(implicit=True)
+            tag, _, first, length = self._header(limit, implicit=True)
             if tag == _SEQUENCE_END and length == 0:
                 break
             if tag != _ITEM or length == _UNDEFINED:
