@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ _Samples = NDArray[np.unsignedinteger]
 
 _EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1\0"
 _PLANAR, _PHOTOMETRIC, _META_LENGTH, _SYNTAX = 0x00280006, 0x00280004, 0x00020000, 0x00020010
-_PADDING = 0x00280120
+_PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _OVERLAY_POSITION, _OVERLAY_DATA = 0x0102, 0x3000
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -133,8 +134,7 @@ def has_embedded_overlay(elements: Elements) -> bool:
 def blanked(data: bytes, elements: Elements, picture: Picture, boxes: Sequence[Box]) -> bytes:
     """The file with its boxes constant in every frame, and bits beside the stored ones cleared.
 
-    The constant is the darkest number that the picture itself holds (the smallest; of MONOCHROME1 the largest; black of colours),
-    so that no value appears that the scanner did not write. Bits above the stored ones repeat the sign, or are 0.
+    The constant is `darkest` of the frame; black of colours. Bits above the stored ones repeat the sign, or are 0.
 
     Args:
         data: the file.
@@ -148,13 +148,14 @@ def blanked(data: bytes, elements: Elements, picture: Picture, boxes: Sequence[B
     Raises:
         InputRejected: DCM_TRUNCATED, DCM_GEOMETRY, DCM_STRUCTURE, DCM_FRAGMENTS or DCM_DECODE.
     """
+    nothing = padding_range(elements, signed=picture.signed)
     if not picture.native:
         samples, photometric = _decoded(elements, picture)
-        _blank(samples, picture, photometric, boxes)
+        _blank(samples, picture, photometric, boxes, nothing=nothing)
         return _restored(data, elements, picture, samples, photometric)
     samples = _native(elements, picture)
     before = samples.copy()
-    _blank(samples, picture, picture.photometric, boxes, _padding(elements, picture))
+    _blank(samples, picture, picture.photometric, boxes, padding=_padding(elements, picture), nothing=nothing)
     if np.array_equal(samples, before) and not boxes:
         return data
     return _replaced(data, elements, _native_bytes(samples, elements, picture))
@@ -244,15 +245,61 @@ def _padding(elements: Elements, picture: Picture) -> int | None:
     return int(struct.unpack(elements.order + "H", raw)[0])
 
 
-def _blank(samples: _Samples, picture: Picture, photometric: str, boxes: Sequence[Box], padding: int | None = None) -> None:
-    """Clear the bits beside the stored ones, save those of padding, then make the boxes constant, in place."""
+def darkest(plane: NDArray[np.integer], photometric: str, padding: NDArray[np.bool_] | None = None) -> int:
+    """What boxes of one grey frame are filled with: its own darkest number (smallest; of MONOCHROME1 the largest), no padding.
+
+    So no value appears that the scanner did not write, and no padding hides in a box. Reading and exporting use this one rule.
+
+    Args:
+        plane: the frame's stored numbers.
+        photometric: PhotometricInterpretation.
+        padding: where they are padding; where all are, padding is all there is.
+    """
+    measured = plane if padding is None or padding.all() else plane[~padding]
+    return int(measured.max() if photometric == "MONOCHROME1" else measured.min())
+
+
+def padding_range(elements: Elements, *, signed: bool) -> tuple[int, int] | None:
+    """PixelPaddingValue to PixelPaddingRangeLimit of a CT (PS3.3 C.7.5.1.1.2), read with the pixels' own sign."""
+    order: Literal["little", "big"] = "little" if elements.order == "<" else "big"
+    raws = [elements.raw(tag) for tag in (_PADDING, _PADDING_LIMIT)]
+    if text(elements, 0x00080060) != "CT" or len(raws[0]) != 2:
+        return None
+    values = [int.from_bytes(raw, order, signed=signed) for raw in raws if len(raw) == 2]
+    return min(values), max(values)
+
+
+def _blank(
+    samples: _Samples,
+    picture: Picture,
+    photometric: str,
+    boxes: Sequence[Box],
+    *,
+    padding: int | None = None,
+    nothing: tuple[int, int] | None = None,
+) -> None:
+    """Clear the bits beside the stored ones, save those of padding, then make the boxes of each frame constant, in place."""
     padded = None if padding is None else samples == padding
+    before = _within(samples, picture, nothing)
     _clear_beside(samples, picture)
-    black = _black(samples, picture, photometric) if boxes else samples[:0]
+    black = _black(samples, picture, photometric, before | _within(samples, picture, nothing)) if boxes else []
     if padded is not None and padding is not None:
         samples[padded] = padding
     for left, top, right, bottom in boxes:
-        samples[:, top : bottom + 1, left : right + 1] = black
+        for frame, constant in zip(samples, black, strict=True):
+            frame[top : bottom + 1, left : right + 1] = constant
+
+
+def _numbers(samples: _Samples, picture: Picture) -> NDArray[np.integer]:
+    return samples.view(samples.dtype.str.replace("u", "i")) if picture.signed else samples
+
+
+def _within(samples: _Samples, picture: Picture, limits: tuple[int, int] | None) -> NDArray[np.bool_]:
+    """Where the numbers lie between two others."""
+    if limits is None:
+        return np.zeros(samples.shape, bool)
+    numbers = _numbers(samples, picture)
+    return np.asarray((numbers >= limits[0]) & (numbers <= limits[1]))
 
 
 def _clear_beside(samples: _Samples, picture: Picture) -> None:
@@ -266,14 +313,15 @@ def _clear_beside(samples: _Samples, picture: Picture) -> None:
         samples[negative] |= kind(above)
 
 
-def _black(samples: _Samples, picture: Picture, photometric: str) -> _Samples:
-    """The constant, one number per sample."""
+def _black(samples: _Samples, picture: Picture, photometric: str, padding: NDArray[np.bool_]) -> list[_Samples]:
+    """The constant of each frame, one number per sample."""
     if picture.samples == 3:
         middle = 1 << (picture.stored - 1)
-        return np.array([0, middle, middle] if photometric == "YBR_FULL" else [0, 0, 0], samples.dtype)
-    numbers = samples.view(samples.dtype.str.replace("u", "i")) if picture.signed else samples
-    darkest = numbers.max() if photometric == "MONOCHROME1" else numbers.min()
-    return np.array([darkest], numbers.dtype).view(samples.dtype)
+        black = np.array([0, middle, middle] if photometric == "YBR_FULL" else [0, 0, 0], samples.dtype)
+        return [black] * len(samples)
+    numbers = _numbers(samples, picture)
+    found = [darkest(frame, photometric, where) for frame, where in zip(numbers, padding, strict=True)]
+    return [np.array([one], numbers.dtype).view(samples.dtype) for one in found]
 
 
 def _replaced(data: bytes, elements: Elements, pixels: bytes) -> bytes:

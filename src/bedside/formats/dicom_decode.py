@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedside.core.errors import InputRejected
+from bedside.formats.burned_in_pixels import darkest
 from bedside.formats.dicom_codestream import join_fragments, jpeg_precision
 from bedside.formats.dicom_gdcm import decode_jpeg
 from bedside.formats.dicom_header import Facts
@@ -50,13 +51,12 @@ def decode(value: bytes | memoryview, facts: Facts) -> tuple[Stored, NDArray[np.
 
 
 def _blanked(plane: Stored, padding: NDArray[np.bool_] | None, facts: Facts) -> tuple[Stored, NDArray[np.bool_] | None]:
-    """The frame with its boxes constant: its own darkest number that is no padding, as no padding hides in a box either."""
+    """The frame with its boxes constant, by the rule of an export."""
     blanked = np.array(plane)
-    measured = plane if padding is None or padding.all() else plane[~padding]
-    darkest = measured.max() if facts.photometric == "MONOCHROME1" else measured.min()
+    constant = darkest(plane, facts.photometric, padding)
     for left, top, right, bottom in facts.decision.boxes:
         box = slice(top, bottom + 1), slice(left, right + 1)
-        blanked[box] = darkest
+        blanked[box] = constant
         if padding is not None and not padding.all():
             padding[box] = False
     return blanked, padding

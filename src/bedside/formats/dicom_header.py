@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.formats.burned_in import UNDECIDED, Decision, check_inside, decide
+from bedside.formats.burned_in_pixels import padding_range
 from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_alike import Alike
 from bedside.formats.dicom_codestream import check_frame
@@ -289,7 +290,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
         row_direction=row_direction,
         column_direction=column_direction,
         spacing_mm=_spacing(elements),
-        padding=_padding(elements, signed=signed) if modality == "CT" else None,
+        padding=padding_range(elements, signed=signed),
         pixel_vr=elements.table[PIXEL_DATA].vr or "OW",
         acquisition=(),
         sealed=identity is not None and already(elements, identity),
@@ -349,16 +350,6 @@ def _rescale(elements: Elements, modality: str) -> tuple[float, float]:
     if slope == 0:
         raise InputRejected("RescaleSlope is 0, which makes all values equal.", code="DCM_RESCALE")
     return slope, intercept
-
-
-def _padding(elements: Elements, *, signed: bool) -> tuple[int, int] | None:
-    """PixelPaddingValue to PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2), read with the pixels' own sign."""
-    order: Literal["little", "big"] = "little" if elements.order == "<" else "big"
-    raws = [elements.raw(tag) for tag in (0x00280120, 0x00280121)]
-    values = [int.from_bytes(raw, order, signed=signed) for raw in raws if len(raw) == 2]
-    if len(raws[0]) != 2:
-        return None
-    return min(values), max(values)
 
 
 def _frame(elements: Elements) -> str:
