@@ -26,6 +26,10 @@ from pathlib import Path
 
 import pydicom
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.ingest.seeded_study import seeded_study
+
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected
@@ -39,22 +43,6 @@ from bedside.formats.identity_received import write_export
 from bedside.formats.identity_studies import OPTIONS, write_studies
 
 KEY = "a secret of this benchmark, 32 letters"
-STUDY = {
-    "study": "seeds",
-    "contract": {
-        "modality": "CT",
-        "spacing_mm": [0.5, 5.0],
-        "labels": {"background": 0, "bone": 1},
-        "clinical": {"age": {"kind": "number", "range": [0, 120]}},
-    },
-    "source": {"images": "images", "labels": "labels", "identity": "pseudonym", "clinical": "clinical.csv"},
-    "split": {"test": 0.34, "folds": 2, "seed": 0},
-    "task": {"name": "segmentation"},
-    "network": {"name": "dynunet"},
-    "train": {"patch": [8, 8, 8]},
-    "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-    "accelerate": {"stages": [{"name": "onnxruntime"}]},
-}
 _SEED = re.compile(rb"ZQ\d{4}|3680043\.10\.999\.\d+|(?<!\d)187312\d\d|(?<!\d)7319\d{4}|097Y")
 Engine = Callable[[bytes], bytes | None]
 
@@ -134,8 +122,8 @@ def pipeline(folder: Path) -> tuple[int, Search, list[str]]:
     """The seeded export through the commands, with DVC and MLflow, and errors forced at each stage."""
     root = folder / "received"
     export = write_export(root, patients=4)
-    (folder / "study.json").write_text(json.dumps(STUDY))
-    (folder / "full.json").write_text(json.dumps({**STUDY, "study": "full"}))
+    (folder / "study.json").write_text(json.dumps(seeded_study("seeds")))
+    (folder / "full.json").write_text(json.dumps(seeded_study("full")))
     image = next((root / "images").rglob("*.dcm"))
     commands = [
         ("ingest", "study.json", "--from", str(root)),

@@ -31,20 +31,10 @@ from bedside.formats.identity_received import write_export
 from bedside.ingest.deidentify import deidentify
 from bedside.ingest.pipeline import ingest
 
-from .conftest import SECTIONS
+from .seeded_study import seeded_study
 
 KEY = "a secret of this test, 32 letters"
-STUDY = {
-    **SECTIONS,
-    "contract": {
-        "modality": "CT",
-        "spacing_mm": [0.5, 5.0],
-        "labels": {"background": 0, "bone": 1},
-        "clinical": {"age": {"kind": "number", "range": [0, 120]}},
-    },
-    "source": {"images": "images", "labels": "labels", "identity": "pseudonym", "clinical": "clinical.csv"},
-    "split": {"test": 0.34, "folds": 2, "seed": 0},
-}
+STUDY = seeded_study("test")
 SITE = "versioning: off\ntracking: off\nexecutor: inline\n"
 AT_LEAST = 684
 """As many as the seeds of the comparison of tools that this proof follows."""
