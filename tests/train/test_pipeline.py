@@ -1,5 +1,6 @@
 """Claims about a whole training: it learns, it survives kills bit for bit, it keeps its budget, it says what it did."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -138,8 +139,9 @@ def test_a_patch_that_does_not_divide_is_refused_with_the_number_that_would(conf
         train(load(config.workspace.folder, overrides=["train.patch=[15, 16, 16]"]), dataset)
 
 
-def test_memory_above_the_ceiling_ends_with_a_saved_checkpoint(config, dataset):
-    small = load(config.workspace.folder, overrides=["train.memory_gb=0.01", "train.checkpoint_minutes=0.0001"])
+def test_memory_above_the_ceiling_ends_with_a_saved_checkpoint(config, dataset, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("bedside.train.sitting"), "peak_memory_mb", lambda: 9000.0)
+    small = load(config.workspace.folder, overrides=["train.memory_gb=8", "train.checkpoint_minutes=0.0001"])
     with pytest.raises(ResourceError, match=r"train\.memory_gb allows"):
         train(small, dataset)
     assert list(checkpoint_folder(small.workspace, small.study, dataset).glob("checkpoint-*"))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bedside.core.custody import History
     from bedside.core.dataset import Dataset
     from bedside.core.evidence import Evidence, Interval, Verdict
+    from bedside.core.plan import Plan
     from bedside.core.run import Run
     from bedside.mirror import Mirrored
     from bedside.promote.pipeline import Promotion
@@ -82,6 +83,21 @@ def dataset(value: "Dataset") -> None:
     folds = " + ".join(str(len(fold)) for fold in manifest.splits.folds)
     table.add_row("patients: locked test / folds", f"{len(manifest.splits.test)} / {folds}")
     console().print(table)
+
+
+def training(value: "Plan") -> None:
+    """The plan of a training: every number that was decided, and why."""
+    table = Table(title=f"plan {value.digest()[:12]} for {value.machine.cores} cores, {value.machine.device}")
+    for name in ("what", "value", "because"):
+        table.add_column(name)
+    for choice in value.choices:
+        table.add_row(choice.what, choice.value, choice.because)
+    console().print(table)
+    budget = f"{value.steps} steps" if value.steps else f"{value.minutes:g} minutes"
+    console().print(
+        f"{budget}, precision {value.precision}, learning rate {value.learning_rate:g};"
+        f" peak memory about {value.predicted_memory_mb or 0.0:.0f} of {value.memory_mb:.0f} MB"
+    )
 
 
 def run(value: "Run") -> None:

@@ -62,6 +62,9 @@ def train(
     study: StudyPath = HERE,
     dataset: DatasetName = "latest",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget a finished or interrupted run, and start again.")] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Print every number that training would use here, why, and its peak memory.")
+    ] = False,
     overrides: Overrides = None,
     folder: Folder = None,
     json: Json = False,
@@ -70,6 +73,12 @@ def train(
     """Train the study's network; goes on by itself where an interrupted run stopped."""
     config = options.load_config(study, overrides, folder)
     found = options.find_dataset(config, dataset)
+    if plan_only:
+        from bedside.train.planned import fresh_plan
+
+        with bars(quiet=json) as progress:
+            decided = fresh_plan(config, found, progress=progress)
+        return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
     from bedside.train.pipeline import plan
     from bedside.train.pipeline import train as step
 

@@ -26,6 +26,7 @@ T = TypeVar("T", bound=Record)
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
+DEFAULT_MINUTES = 30.0
 
 
 @dataclass(frozen=True)
@@ -145,37 +146,49 @@ class Train(Record):
 
     Attributes:
         minutes: the budget; the number of steps that fits is measured at the start and recorded.
-        steps: exact number of steps instead of a budget.
-        patch: (I, J, K) voxels that the network sees at once.
-        batch: patches per step.
-        micro_batch: patches that pass the network at once, with gradients added up to `batch`; None: all at once.
+        steps: exact number of steps instead of a budget; epochs: how often every case is seen, instead of both.
+        patch: (I, J, K) voxels that the network sees at once; None: the plan decides, by data, memory and budget.
+        batch: patches per step; None: the plan decides.
+        micro_batch: patches that pass the network at once, with gradients added up to `batch`; None: as many as fit.
         fold: the fold that is left out and validated on; None: train on every development case, keep the last weights.
         precision: of the forward and backward pass; "auto" times both at the start and keeps the faster (bf16 pays only where
             the processor has instructions for it).
         learning_rate, weight_decay: of AdamW; the rate warms up and falls to zero over the budget along a cosine.
-        ema: decay of the exponential moving average of the weights, which is what is kept.
+        ema: decay of the exponential moving average of the weights, which is what is kept; None: by the length of the training.
         foreground: share of patches centred on a labelled voxel.
         checkpoint_minutes: how much work a kill may lose.
         validations: how often the left-out fold is scored.
-        memory_gb: ceiling of resident memory; above it training stops with exit 6.
+        memory_gb: ceiling of resident memory, where training stops with exit 6; None: four fifths of what this process may use.
     """
 
-    minutes: Annotated[float, Field(gt=0)] | None = 30.0
+    minutes: Annotated[float, Field(gt=0)] | None = None
     steps: PositiveInt | None = None
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt]
-    batch: PositiveInt = 4
+    epochs: PositiveInt | None = None
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    batch: PositiveInt | None = None
     micro_batch: PositiveInt | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    ema: Fraction = 0.998
+    ema: Fraction | None = None
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.5
     seed: int = 0
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
     validations: Annotated[int, Field(ge=1)] = 5
-    memory_gb: Annotated[float, Field(gt=0)] = 3.0
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
     augment: Augmentation = Augmentation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, given: object) -> object:
+        """Half an hour where no budget is given; two budgets contradict each other."""
+        if not isinstance(given, dict):
+            return given
+        budgets = [name for name in ("minutes", "steps", "epochs") if given.get(name) is not None]
+        if len(budgets) > 1:
+            raise ValueError(f"there are {len(budgets)} budgets, {' and '.join(budgets)}; give one and set the other to null")
+        return given if budgets else {**given, "minutes": DEFAULT_MINUTES}
 
 
 class Evaluate(Record):
@@ -232,16 +245,19 @@ class Accelerate(Record):
 
 
 class Study(Record):
-    """The whole of `study.yaml`."""
+    """The whole of `study.yaml`.
+
+    Where `preprocess`, `network` or `train.patch` is left out, a plan is made of data and machine (`train --plan-only`).
+    """
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     contract: Contract
     source: Source = Source()
     split: Split = Split()
-    preprocess: Preprocessing = Preprocessing()
+    preprocess: Preprocessing | None = None
     task: TaskPart
-    network: NetworkPart
-    train: Train
+    network: NetworkPart | None = None
+    train: Train = Train()
     evaluate: Evaluate = Evaluate()
     promote: Promote
     accelerate: Accelerate
@@ -252,12 +268,10 @@ class Study(Record):
             raise ValueError(f"train.fold is {self.train.fold} and split.folds is {self.split.folds}; folds count from 0")
         if self.train.fold is not None and self.split.folds == 1:
             raise ValueError("train.fold leaves one fold out and split.folds is 1; nothing would be left to train on")
-        if self.train.micro_batch is not None and self.train.batch % self.train.micro_batch:
+        if self.train.micro_batch and self.train.batch and self.train.batch % self.train.micro_batch:
             raise ValueError(
                 f"train.batch is {self.train.batch} and train.micro_batch {self.train.micro_batch}, which must divide it"
             )
-        if (self.train.minutes is None) == (self.train.steps is None):
-            raise ValueError("give one of train.minutes and train.steps, and set the other to null")
         return self
 
     def digest(self) -> str:

@@ -9,6 +9,7 @@ from bedside.core.digest import digest_json
 from bedside.core.model import Preprocessing
 from bedside.core.record import Record
 
+Patch = tuple[PositiveInt, PositiveInt, PositiveInt]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
@@ -27,6 +28,39 @@ class Machine(Record):
     device: str = "cpu"
     device_memory_mb: Annotated[float, Field(ge=0)] = 0.0
     devices: Annotated[int, Field(ge=0)] = 0
+
+
+class Fingerprint(Record):
+    """The numbers of a dataset that a plan is made from; axes are turned to the closest RAS+.
+
+    Attributes:
+        cases: to learn from; channels: of their images; modality: as in the contract.
+        spacing_mm: median of each axis; fine_spacing_mm: 10th percentile of each axis.
+        same_spacing: whether no case differs from the median by more than 1 % along any axis.
+        extent_mm: median field of view; shape: median voxels of each axis.
+        largest_voxels: of any case.
+        structures: how many, without the background; smallest_ml: median volume of the smallest one where it is there.
+        foreground_share: median share of labelled voxels.
+        values: 0.5th, 50th and 99.5th percentile of the image inside the structures, over cases.
+    """
+
+    cases: PositiveInt
+    channels: PositiveInt
+    modality: str
+    spacing_mm: tuple[float, float, float]
+    fine_spacing_mm: tuple[float, float, float]
+    same_spacing: bool
+    extent_mm: tuple[float, float, float]
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    largest_voxels: PositiveInt
+    structures: PositiveInt
+    smallest_ml: float
+    foreground_share: float
+    values: tuple[float, float, float]
+
+    def digest(self) -> str:
+        """The hash of the numbers."""
+        return digest_json(self.model_dump(mode="json"))
 
 
 class Choice(Record):
@@ -54,7 +88,7 @@ class Plan(Record):
 
     preprocessing: Preprocessing
     network: NetworkPart
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt]
+    patch: Patch
     batch: PositiveInt
     micro_batch: PositiveInt
     precision: Precision

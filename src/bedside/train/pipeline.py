@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import save
 
 from bedside.adapters.environment import commit, environment
-from bedside.adapters.machine import machine
 from bedside.core.config import Config, Study
 from bedside.core.dataset import Dataset
 from bedside.core.digest import canonical_json, digest_json
@@ -26,7 +25,7 @@ from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
-from bedside.train.plan import make_plan
+from bedside.train.planned import fresh_plan, keep_plan, kept_plan
 from bedside.train.sitting import Sitting, peak_memory_mb
 
 
@@ -61,7 +60,6 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         UsageError: the loss diverged, or the patch does not fit the network.
     """
     study = config.study
-    planned = make_plan(study, machine())
     before = None if fresh else finished(config.workspace, study, dataset)
     if before is not None:
         return before
@@ -69,6 +67,10 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
     folder = checkpoint_folder(config.workspace, study, dataset)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
+    planned = kept_plan(folder)
+    if planned is None:
+        planned = fresh_plan(config, dataset, progress=progress)
+        keep_plan(folder, planned)
     sitting = Sitting(study, planned, folder, progress, *_examples(config, dataset, planned, progress))
     sitting.run()
     return _store(config, dataset, sitting)
@@ -77,14 +79,15 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
 def plan(config: Config, dataset: Dataset) -> TrainPlan:
     """Say what `train` would do, without doing it."""
     study = config.study
-    planned = make_plan(study, machine())
+    folder = checkpoint_folder(config.workspace, study, dataset)
+    planned = kept_plan(folder) or fresh_plan(config, dataset)
     fold = study.train.fold
-    position = load_checkpoint(checkpoint_folder(config.workspace, study, dataset))
+    position = load_checkpoint(folder)
     return TrainPlan(
         dataset=dataset.digest,
         cases=len(dataset.cases("development" if fold is None else f"train{fold}")),
         validation_cases=0 if fold is None else len(dataset.cases(f"fold{fold}")),
-        budget=f"{study.train.steps} steps" if study.train.steps else f"{study.train.minutes:g} minutes",
+        budget=f"{planned.steps} steps" if planned.steps else f"{planned.minutes:g} minutes",
         patch=planned.patch,
         batch=planned.batch,
         resumes_at_step=position.position.step if position else None,

@@ -1,41 +1,289 @@
-"""The plan of a training: what the study asks for, fitted to the data and the machine."""
+"""The plan of a training: what the study asks for, fitted to the data, the budget and the machine.
+
+The rules are nnU-Net's (Isensee et al. 2021: median spacing, patches as large as they fit, kernels that follow anisotropy) with
+one more limit: the time that there is. A patch, a width and a batch are chosen so that the budget holds enough steps. No constant
+here is about one kind of image.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 from bedside.core.config import Study
-from bedside.core.errors import UsageError
-from bedside.core.plan import Machine, Plan
+from bedside.core.errors import ResourceError, UsageError
+from bedside.core.model import Preprocessing
+from bedside.core.plan import Choice, Fingerprint, Machine, Plan
+from bedside.core.record import Part
+from bedside.core.task import Task
+from bedside.networks.unet import DynUNet
+from bedside.train.footprint import Footprint, footprint
+from bedside.train.plan_rules import Shape, grid, normalisation, planned_patch, pyramid, target_spacing
+
+MEMORY_SHARE = 0.8
+"""Of what the process may use; the rest is for what reads, saves and validates beside the steps."""
+SAFETY = 0.95
+"""A prediction above this share of the ceiling counts as above it."""
+MOST_BATCH = 8
+MIN_BATCH = 2
+WIDTHS = (32, 24, 16, 12, 8)
+FLOPS_PER_VOXEL = 1250.0
+"""Of a forward and backward pass of a DynUNet, times the square of its features (counted: 1254 at 16, 1250 at 32)."""
+CPU_GIGAFLOPS = 40.0
+"""What one core was seen to do in such a step."""
+GPU_GIGAFLOPS = 10_000.0
+STEPS_IN_A_QUARTER_HOUR = 1000
+"""With fewer, a wide network learns less than a narrow one; the number grows with the square root of the budget."""
+UNLIMITED_SECONDS = 3600.0
+"""Where the budget is in steps or epochs, the size is planned as for this long."""
+AVERAGED_SHARE = 0.3
+"""Share of a training over which the kept average of weights reaches back."""
 
 
-def make_plan(study: Study, machine: Machine) -> Plan:
+@dataclass
+class _Draft:
+    """A plan in the making; every decision leaves its reason."""
+
+    study: Study
+    data: Fingerprint
+    machine: Machine
+    choices: list[Choice] = field(default_factory=list)
+
+    def note(self, what: str, value: object, because: str) -> None:
+        self.choices.append(Choice(what=what, value=str(value), because=because))
+
+    @property
+    def seconds(self) -> float:
+        minutes = self.study.train.minutes
+        return 60 * minutes if minutes else UNLIMITED_SECONDS
+
+    @property
+    def gigaflops(self) -> float:
+        return GPU_GIGAFLOPS * self.machine.devices if self.machine.devices else CPU_GIGAFLOPS * self.machine.cores
+
+    def voxels_per_step(self, features: int) -> float:
+        """Voxels that a step may hold, so that the budget holds enough steps."""
+        steps = STEPS_IN_A_QUARTER_HOUR * math.sqrt(max(self.seconds, 60.0) / 900)
+        return 0.9 * self.seconds * self.gigaflops * 1e9 / (steps * FLOPS_PER_VOXEL * features**2)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What decides memory and time together."""
+
+    network: Part
+    patch: Shape
+    batch: int
+    micro_batch: int
+
+
+def make_plan(study: Study, data: Fingerprint, machine: Machine) -> Plan:
     """Decide every number of a training.
 
+    What the study sets is kept. What it leaves open is chosen, and made smaller until the predicted memory fits.
+
     Raises:
-        UsageError: the patch does not fit the network.
+        UsageError: PATCH, when the study's patch does not fit its network.
+        ResourceError: PLAN_MEMORY, when no choice that the study leaves open fits below the ceiling.
     """
+    draft = _Draft(study, data, machine)
     train = study.train
-    _check_patch(study)
+    ceiling = _ceiling(draft)
+    features = _features(draft)
+    preprocessing = _preprocessing(draft, features)
+    size, need = _fitting(draft, _first_size(draft, features, preprocessing), ceiling)
+    predicted = need.peak_mb
+    draft.note(
+        "predicted memory", f"{predicted:.0f} MB", f"{need.parameters:,} weights, {need.saved_mb:.0f} MB between the passes"
+    )
+    steps = _steps(draft, size.batch)
     return Plan(
-        preprocessing=study.preprocess,
-        network=study.network,
-        patch=train.patch,
-        batch=train.batch,
-        micro_batch=train.micro_batch or train.batch,
+        preprocessing=preprocessing,
+        network=size.network,
+        patch=size.patch,
+        batch=size.batch,
+        micro_batch=size.micro_batch,
         precision=train.precision,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
-        ema=train.ema,
+        ema=_ema(draft, steps or _expected_steps(draft, need, size)),
         foreground=train.foreground,
         seed=train.seed,
         augment=train.augment,
         minutes=train.minutes,
-        steps=train.steps,
-        memory_mb=1024 * train.memory_gb,
+        steps=steps,
+        memory_mb=ceiling,
+        predicted_memory_mb=round(predicted, 1),
         machine=machine,
+        fingerprint=data.digest(),
+        choices=tuple(draft.choices),
     )
 
 
-def _check_patch(study: Study) -> None:
-    divisor = getattr(study.network, "divisor", 1)
-    if any(side % divisor for side in study.train.patch):
-        raise UsageError(
-            f"train.patch is {study.train.patch}; this network needs each side to be a multiple of {divisor}.", code="PATCH"
+def _ceiling(draft: _Draft) -> float:
+    asked = draft.study.train.memory_gb
+    if asked is not None:
+        draft.note("memory ceiling", f"{1000 * asked:.0f} MB", "asked for")
+        return 1000 * asked
+    ceiling = MEMORY_SHARE * draft.machine.memory_mb
+    draft.note("memory ceiling", f"{ceiling:.0f} MB", f"four fifths of the {draft.machine.memory_mb:.0f} MB this process may use")
+    return ceiling
+
+
+def _features(draft: _Draft) -> int:
+    """Width of the first level: the largest whose steps can still hold a batch of sound patches."""
+    smallest = min(math.prod(draft.data.shape), 48**3)
+    for features in WIDTHS:
+        if draft.voxels_per_step(features) >= MIN_BATCH * smallest:
+            return features
+    return WIDTHS[-1]
+
+
+def _preprocessing(draft: _Draft, features: int) -> Preprocessing:
+    asked = draft.study.preprocess
+    if asked is not None:
+        draft.note("preprocessing", _said(asked), "asked for")
+        return asked
+    room = draft.voxels_per_step(features) / MIN_BATCH
+    spacing, because = target_spacing(draft.data, room=room)
+    draft.note("spacing", "as it is" if spacing is None else " x ".join(f"{mm:g}" for mm in spacing) + " mm", because)
+    clip, how, reason = normalisation(draft.data, draft.study.contract)
+    draft.note("normalisation", how if clip is None else f"{how}, {clip[0]:g} to {clip[1]:g}", reason)
+    return Preprocessing(spacing_mm=spacing, clip=clip, normalise=how)
+
+
+def _said(asked: Preprocessing) -> str:
+    spacing = "spacing as it is" if asked.spacing_mm is None else " x ".join(f"{mm:g}" for mm in asked.spacing_mm) + " mm"
+    return f"{asked.normalise}, {spacing}"
+
+
+def _first_size(draft: _Draft, features: int, preprocessing: Preprocessing) -> _Size:
+    train = draft.study.train
+    shape, spacing = grid(draft.data, preprocessing)
+    room = draft.voxels_per_step(features)
+    patch = train.patch or planned_patch(shape, most_voxels=room / MIN_BATCH, spacing=spacing)
+    network = draft.study.network
+    if network is None:
+        kernels, strides = pyramid(patch, spacing)
+        plain = all(kernel == (3, 3, 3) for kernel in kernels) and all(stride == (2, 2, 2) for stride in strides[1:])
+        network = DynUNet(
+            features=features, levels=len(strides), kernels=None if plain else kernels, strides=None if plain else strides
         )
+        draft.note("network", f"dynunet, {features} features, {len(strides)} levels", f"{room:,.0f} voxels fit into a step")
+    else:
+        draft.note("network", network.part_name, "asked for")
+    if train.patch:
+        _check_patch(patch, network)
+        draft.note("patch", _by(patch), "asked for")
+    else:
+        patch = rounded(patch, network)
+        draft.note("patch", _by(patch), f"a median case is {_by(shape)} voxels")
+    batch = train.batch or _batch(draft, room, patch)
+    micro = train.micro_batch or batch
+    return _Size(network, patch, batch, micro)
+
+
+def _batch(draft: _Draft, room: float, patch: Shape) -> int:
+    batch = max(MIN_BATCH, min(MOST_BATCH, int(room / math.prod(patch))))
+    draft.note("batch", batch, "as many patches as the budget leaves time for")
+    return batch
+
+
+def _fitting(draft: _Draft, size: _Size, ceiling: float) -> tuple[_Size, Footprint]:
+    """Make the size smaller until it fits: fewer patches at once first, then a smaller patch, then a narrower network."""
+    first = size
+    while True:
+        need = _need(draft, size)
+        if need.peak_mb <= SAFETY * ceiling:
+            if size != first:
+                said = f"dynunet {_width(size)}, patch {_by(size.patch)}, {size.micro_batch} of {size.batch} patches at once"
+                draft.note("made smaller", said, f"{ceiling:.0f} MB of memory")
+            return size, need
+        smaller = _smaller(draft, size)
+        if smaller is None:
+            raise ResourceError(
+                f"This training would need {need.peak_mb:.0f} MB of memory with patches of"
+                f" {_by(size.patch)} voxels, and {ceiling:.0f} MB are allowed; give train.memory_gb more, or leave the network"
+                " and train.patch to the plan.",
+                code="PLAN_MEMORY",
+            )
+        size = smaller
+
+
+def _need(draft: _Draft, size: _Size) -> Footprint:
+    task = cast("Task", draft.study.task)
+    channels = (draft.data.channels, task.out_channels(draft.study.contract))
+    try:
+        return footprint(size.network, draft.study.task, channels=channels, patch=size.patch, micro_batch=size.micro_batch)
+    except RuntimeError as error:
+        raise UsageError(
+            f"The network does not take patches of {_by(size.patch)} voxels; choose another train.patch.", code="PATCH"
+        ) from error
+
+
+def _smaller(draft: _Draft, size: _Size) -> _Size | None:
+    train = draft.study.train
+    if train.micro_batch is None and size.micro_batch > 1:
+        return replace(size, micro_batch=_largest_divisor(size.batch, below=size.micro_batch))
+    steps = divisors(size.network)
+    axis = max(range(3), key=lambda at: size.patch[at] / steps[at])
+    if train.patch is None and size.patch[axis] // steps[axis] > 2:
+        patch = tuple(side - steps[at] * (at == axis) for at, side in enumerate(size.patch))
+        return replace(size, patch=(patch[0], patch[1], patch[2]))
+    narrower = [width for width in WIDTHS if width < _width(size)]
+    if draft.study.network is None and narrower:
+        return replace(size, network=size.network.model_copy(update={"features": narrower[0]}))
+    return None
+
+
+def _width(size: _Size) -> int:
+    return int(getattr(size.network, "features", 0))
+
+
+def _largest_divisor(number: int, *, below: int) -> int:
+    return next(part for part in range(below - 1, 0, -1) if number % part == 0)
+
+
+def _steps(draft: _Draft, batch: int) -> int | None:
+    train = draft.study.train
+    if train.epochs is None:
+        return train.steps
+    steps = math.ceil(train.epochs * draft.data.cases / batch)
+    draft.note("steps", steps, f"{train.epochs} times {draft.data.cases} cases, {batch} at a time")
+    return steps
+
+
+def _expected_steps(draft: _Draft, need: Footprint, size: _Size) -> int:
+    seconds = need.gigaflops * size.batch / size.micro_batch / draft.gigaflops
+    return max(1, int(0.9 * draft.seconds / seconds))
+
+
+def _ema(draft: _Draft, steps: int) -> float:
+    asked = draft.study.train.ema
+    if asked is not None:
+        return asked
+    ema = round(min(0.9995, max(0.9, 1 - 1 / max(1.0, AVERAGED_SHARE * steps))), 4)
+    draft.note("average of weights", ema, f"reaches back over a third of about {steps} steps")
+    return ema
+
+
+def divisors(network: Part) -> Shape:
+    """What each side of a patch must be a multiple of."""
+    found = getattr(network, "divisors", None)
+    return found or (1, 1, 1)
+
+
+def rounded(patch: Shape, network: Part) -> Shape:
+    """The patch with each side at the nearest multiple that the network takes, and no side without one."""
+    i, j, k = (max(step, round(side / step) * step) for side, step in zip(patch, divisors(network), strict=True))
+    return i, j, k
+
+
+def _check_patch(patch: Shape, network: Part) -> None:
+    needed = divisors(network)
+    if any(side % step for side, step in zip(patch, needed, strict=True)):
+        each = _by(needed) if len(set(needed)) > 1 else str(needed[0])
+        raise UsageError(f"train.patch is {patch}; this network needs each side to be a multiple of {each}.", code="PATCH")
+
+
+def _by(shape: Shape) -> str:
+    return " x ".join(str(side) for side in shape)

@@ -1,0 +1,127 @@
+"""What a training step will need, known before it runs: its memory and its arithmetic."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from bedside.core.plan import Patch
+from bedside.core.record import Part
+from bedside.core.task import Network, Task
+
+MEGABYTE = 1e6
+PROCESS_MB = 575.0
+"""Resident memory of a training process without the tensors of its steps: interpreter, torch, kernels and their scratch memory
+(measured on Linux x86-64 with the processor build of torch; `benchmarks/plan_memory.py` compares predictions with runs)."""
+COPIES_OF_WEIGHTS = 5
+"""Weights, gradients, two moments of the optimizer, the average."""
+PASSES = 3
+"""A backward pass costs two forward passes: gradients of the input and of the weights."""
+LEAST_SIDE = 8
+REDUCED = 0.55
+"""Share of the saved memory that is left in bfloat16: most activations halve, the loss does not (counted: 0.53 to 0.63)."""
+TRANSIENT = 2.5
+"""How many tensors of the largest activation live beside the saved ones when the backward pass begins."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One forward and backward pass.
+
+    Attributes:
+        parameters: of the network; saved_mb: kept between the passes; largest_mb: of one activation.
+        gigaflops: of both passes together, a multiplication and an addition counted as two.
+    """
+
+    parameters: int
+    saved_mb: float
+    largest_mb: float
+    gigaflops: float
+
+    @property
+    def peak_mb(self) -> float:
+        """Resident memory at the peak of a training on the processor."""
+        weights = 4 * COPIES_OF_WEIGHTS * self.parameters / MEGABYTE
+        return PROCESS_MB + weights + self.saved_mb + TRANSIENT * self.largest_mb
+
+
+def footprint(
+    network: Part, task: Part, *, channels: tuple[int, int], patch: Patch, micro_batch: int, reduced: bool = False
+) -> Footprint:
+    """Say what one training step of a network needs, from a forward pass on a patch a few voxels wide.
+
+    Everything that is kept between the passes grows with the number of voxels, so a small patch tells of a large one.
+
+    Args:
+        network: what is trained.
+        task: gives the loss.
+        channels: of input and output.
+        patch: (I, J, K) voxels.
+        micro_batch: patches that pass at once.
+        reduced: in bfloat16 where autocast allows it.
+
+    Raises:
+        RuntimeError: the network does not take such patches.
+    """
+    asked = cast("Task", task)
+    small = _small(network, patch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = cast("Network", network).build(*channels).train()
+        flops = _Flops(net)
+        with torch.autograd.graph.saved_tensors_hooks(*(kept := _Kept()).hooks):
+            asked.loss(net(torch.zeros(1, channels[0], *small)), torch.zeros(1, *small, dtype=torch.uint8))
+    sizes = kept.sizes(net)
+    scale = micro_batch * math.prod(patch) / math.prod(small) * (REDUCED if reduced else 1.0) / MEGABYTE
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    work = PASSES * flops.counted * micro_batch * math.prod(patch) / math.prod(small)
+    return Footprint(parameters, scale * sum(sizes), scale * max(sizes, default=0), work / 1e9)
+
+
+def _small(network: Part, patch: Patch) -> Patch:
+    """A patch of two voxels at the network's lowest level, where the patch has as many."""
+    steps = getattr(network, "divisors", (1, 1, 1))
+    i, j, k = (min(side, max(2 * step, LEAST_SIDE)) if side > 1 else 1 for side, step in zip(patch, steps, strict=True))
+    return i, j, k
+
+
+class _Kept:
+    """Collects what autograd keeps between the passes, each piece of memory once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[int, torch.Tensor] = {}
+
+    @property
+    def hooks(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
+        return self._keep, lambda tensor: tensor
+
+    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.tensors[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    def sizes(self, net: nn.Module) -> list[int]:
+        """Bytes of each piece that is no weight."""
+        weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+        return [tensor.untyped_storage().nbytes() for at, tensor in self.tensors.items() if at not in weights]
+
+
+class _Flops:
+    """Counts multiplications and additions of convolutions and linear layers in a forward pass."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.counted = 0.0
+        for module in net.modules():
+            if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):  # noqa: SLF001 - the common type has no public name
+                module.register_forward_hook(self._count)
+
+    def _count(self, module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        weights = cast("torch.Tensor", module.weight).numel()
+        if isinstance(module, nn.Linear):
+            self.counted += 2.0 * weights * output.numel() / module.out_features
+            return
+        transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)  # noqa: SLF001 - the common type has no public name
+        reached = given[0] if transposed else output
+        self.counted += 2.0 * weights * reached.numel() / reached.shape[1]

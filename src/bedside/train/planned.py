@@ -1,0 +1,61 @@
+"""The plan of a training, made once and kept beside its checkpoints, so that going on elsewhere changes nothing."""
+
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+
+from bedside.adapters.machine import machine
+from bedside.core.config import Config
+from bedside.core.dataset import CaseSequence, Dataset
+from bedside.core.digest import canonical_json
+from bedside.core.files import write_atomic
+from bedside.core.plan import Plan
+from bedside.core.progress import SILENT, Progress
+from bedside.core.task import Task
+from bedside.train.fingerprint import fingerprint
+from bedside.train.plan import make_plan
+
+KEPT_AS = "plan.json"
+
+
+def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT) -> Plan:
+    """Make the plan of a training for this machine.
+
+    Raises:
+        UsageError: the study's patch does not fit its network, or no case is there to learn from.
+        ResourceError: PLAN_MEMORY, when nothing that the study leaves open fits.
+    """
+    here = machine()
+    if config.site.threads:
+        here = here.model_copy(update={"cores": min(here.cores, config.site.threads)})
+    task = cast("Task", config.study.task)
+    data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress)
+    return make_plan(config.study, data, here)
+
+
+def kept_plan(folder: Path) -> Plan | None:
+    """The plan that an unfinished training was begun with, or None."""
+    file = folder / KEPT_AS
+    if not file.is_file():
+        return None
+    try:
+        return Plan.model_validate_json(file.read_bytes())
+    except ValidationError:
+        return None  # of another version: its checkpoints are compared with the new plan when they are read
+
+
+def keep_plan(folder: Path, plan: Plan) -> None:
+    """Write the plan beside the checkpoints.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / KEPT_AS, canonical_json(plan.model_dump(mode="json")), doing="keeping the plan of a training")
+
+
+def learned_from(config: Config, dataset: Dataset) -> CaseSequence:
+    """The cases that a training learns from."""
+    fold = config.study.train.fold
+    return dataset.cases("development" if fold is None else f"train{fold}")

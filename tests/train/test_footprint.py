@@ -1,0 +1,82 @@
+"""Claims about what a step needs, counted before it runs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bedside.networks.unet import DynUNet, UNet
+from bedside.tasks.segmentation import Segmentation
+from bedside.train.footprint import footprint
+
+SMALL = DynUNet(features=8, levels=3)
+
+
+def need(network=SMALL, patch=(16, 24, 16), micro_batch=2, reduced=False):
+    return footprint(network, Segmentation(), channels=(1, 3), patch=patch, micro_batch=micro_batch, reduced=reduced)
+
+
+def test_weights_are_counted_exactly():
+    assert need().parameters == sum(parameter.numel() for parameter in SMALL.build(1, 3).parameters())
+
+
+def test_what_is_kept_and_computed_grows_with_the_voxels_and_the_patches_at_once():
+    one, twice, larger = need(micro_batch=1), need(micro_batch=2), need(micro_batch=1, patch=(32, 24, 16))
+    for other in (twice, larger):
+        assert other.saved_mb == pytest.approx(2 * one.saved_mb, rel=0.01)
+        assert other.gigaflops == pytest.approx(2 * one.gigaflops, rel=0.01)
+    assert one.peak_mb < twice.peak_mb
+
+
+def test_work_is_that_of_torchs_own_counter():
+    # torch.utils.flop_counter on the same step (forward and backward, 16 features, 4 levels, 4 x 32 x 48 x 32): 63.12 GFLOP
+    found = footprint(DynUNet(features=16, levels=4), Segmentation(), channels=(1, 3), patch=(32, 48, 32), micro_batch=4)
+    assert found.gigaflops == pytest.approx(63.12, rel=0.01)
+
+
+def test_counting_does_not_touch_the_generators_that_training_draws_from():
+    import torch
+
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    need()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_patch_that_the_network_cannot_take_is_a_runtime_error():
+    with pytest.raises(RuntimeError):
+        footprint(UNet(features=4, levels=4), Segmentation(), channels=(1, 2), patch=(12, 12, 12), micro_batch=1)
+
+
+MEASURE = """
+import json, sys
+import numpy as np
+from bedside.core.config import Augmentation
+from bedside.core.model import Preprocessing
+from bedside.core.plan import Machine, Plan
+from bedside.data.patches import Example, PatchSampler, find_foreground
+from bedside.networks.unet import DynUNet
+from bedside.tasks.segmentation import Segmentation
+from bedside.train.loop import Learner
+from bedside.train.sitting import peak_memory_mb
+patch, batch, network = (32, 48, 32), 4, DynUNet(features=16, levels=4)
+label = np.zeros(patch, np.uint8); label[4:11, 5:12, 3:13] = 1; label[12:16, 12:16] = 2
+example = Example(np.random.default_rng(0).normal(size=(1, *patch)).astype(np.float32), label, find_foreground(label))
+plan = Plan(preprocessing=Preprocessing(), network=network, patch=patch, batch=batch, micro_batch=batch, precision="fp32",
+            learning_rate=2e-3, weight_decay=1e-2, ema=0.99, foreground=0.5, seed=0, augment=Augmentation(), minutes=None,
+            steps=3, memory_mb=3000.0, machine=Machine(cores=1, memory_mb=4000.0))
+learner = Learner(network.build(1, 3), Segmentation(), PatchSampler([example], patch, batch, 0.5, 0), plan, "fp32")
+for number in range(3):
+    learner.step(number, 10)
+print(json.dumps(peak_memory_mb()))
+"""
+
+
+def test_predicted_memory_is_within_30_percent_of_measured():
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout) * 1.048576  # MiB to MB
+    predicted = footprint(
+        DynUNet(features=16, levels=4), Segmentation(), channels=(1, 3), patch=(32, 48, 32), micro_batch=4
+    ).peak_mb
+    assert predicted == pytest.approx(measured, rel=0.3)
