@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 
 from bedside.core.task import divisors
+from bedside.networks.norm import ChannelNorm
 from bedside.networks.segresnet import SegResNet
 from bedside.networks.swin import SwinUNETR
 from bedside.networks.unet import DynUNet, UNet
@@ -57,12 +58,35 @@ def _bottoms(net, images):
     return found
 
 
-def test_group_norm_per_channel_is_the_instance_norm_it_replaces():
-    x = torch.randn(2, 6, 5, 5, 5, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(torch.nn.GroupNorm(6, 6)(x), torch.nn.InstanceNorm3d(6, affine=True)(x), atol=1e-5, rtol=1e-5)
-    kinds = {type(module).__name__ for module in DynUNet(features=4, levels=3).build(1, 2).modules()}
-    assert "GroupNorm" in kinds
-    assert "InstanceNorm3d" not in kinds
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_the_channel_norm_and_its_gradients_are_those_of_the_instance_norm_it_replaces(layout, kind, tolerance):
+    random = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(3, 6, 5, 4, 7, generator=random) for _ in range(2))
+    ours, theirs = ChannelNorm(6, 6), torch.nn.InstanceNorm3d(6, affine=True)
+    for norm in (ours, theirs):
+        norm.weight.data = torch.linspace(0.5, 2, 6)
+        norm.bias.data = torch.linspace(-1, 1, 6)
+    wanted, found = x.clone().requires_grad_(), x.to(kind).contiguous(memory_format=layout).requires_grad_()
+    outputs = ours(found), theirs(wanted)
+    outputs[0].backward(grad.to(kind))
+    outputs[1].backward(grad)
+    pairs = [outputs, (found.grad, wanted.grad), (ours.weight.grad, theirs.weight.grad), (ours.bias.grad, theirs.bias.grad)]
+    for mine, reference in pairs:
+        torch.testing.assert_close(mine.float(), reference, atol=10 * tolerance, rtol=tolerance)
+
+
+def test_the_gradient_of_the_channel_norm_is_that_of_its_values():
+    norm = ChannelNorm(2, 2).double()
+    x = torch.randn(2, 2, 2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(norm, (x,))
+
+
+def test_no_network_computes_a_plain_instance_norm():
+    for network in (DynUNet(features=4, levels=3), SegResNet(features=4), SwinUNETR(features=12, window=2)):
+        kinds = {type(module).__name__ for module in network.build(1, 2).modules()}
+        assert "ChannelNorm" in kinds
+        assert "InstanceNorm3d" not in kinds
 
 
 def test_features_double_and_stop_at_their_limit():

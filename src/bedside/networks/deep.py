@@ -99,16 +99,3 @@ def _coarse(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """Every n-th voxel of the last three axes, so that the target is as large as the output."""
     i, j, k = (fine // coarse for fine, coarse in zip(target.shape[-3:], output.shape[-3:], strict=True))
     return target[..., ::i, ::j, ::k]
-
-
-def group_norms(net: nn.Module) -> nn.Module:
-    """Write each instance norm as a group norm with one group per channel: the same function and the same weights.
-
-    torch computes a group norm in channels-last memory as it lies, and copies for an instance norm.
-    """
-    for module in net.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.InstanceNorm3d):
-                same = nn.GroupNorm(child.num_features, child.num_features, eps=child.eps, affine=child.affine)
-                setattr(module, name, same)
-    return net

@@ -65,7 +65,8 @@ class SegResNet(Part):
         """Make the network: (B, in, I, J, K) to (B, out, I, J, K), in training with deep supervision several."""
         from monai.networks.nets.segresnet_ds import SegResNetDS as Net
 
-        from bedside.networks.deep import Recomputed, group_norms
+        from bedside.networks.deep import Recomputed
+        from bedside.networks.norm import channel_norms
 
         net: Any = Net(
             spatial_dims=3,
@@ -80,5 +81,5 @@ class SegResNet(Part):
         if self.checkpointing:
             for level in (*net.encoder.layers, *net.up_layers):
                 level["blocks"] = Recomputed(*level["blocks"])
-        built: torch.nn.Module = group_norms(net)
+        built: torch.nn.Module = channel_norms(net)
         return built

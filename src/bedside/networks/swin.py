@@ -46,9 +46,9 @@ class SwinUNETR(Part):
         """Make the network: (B, in, I, J, K) to (B, out, I, J, K)."""
         from monai.networks.nets.swin_unetr import SwinUNETR as Net
 
-        from bedside.networks.deep import group_norms
+        from bedside.networks.norm import channel_norms
 
-        return group_norms(
+        return channel_norms(
             Net(
                 in_channels=in_channels,
                 out_channels=out_channels,

@@ -111,7 +111,8 @@ class DynUNet(Part):
         from monai.networks.nets.dynunet import DynUNet as Net
         from torch import nn
 
-        from bedside.networks.deep import LevelNet, group_norms
+        from bedside.networks.deep import LevelNet
+        from bedside.networks.norm import channel_norms
 
         widths = [min(MAX_FEATURES, self.features * 2**level) for level in range(self.levels)]
         net = Net(
@@ -129,7 +130,7 @@ class DynUNet(Part):
             self._deepen(net, widths)
         heads = nn.ModuleList(net.get_output_block(number) for number in range(1, self.deep_supervision + 1))
         heads.apply(net.initialize_weights)
-        return group_norms(LevelNet(net, heads, checkpointing=self.checkpointing))
+        return channel_norms(LevelNet(net, heads, checkpointing=self.checkpointing))
 
     def _deepen(self, net: "DynUNetOfMonai", widths: list[int]) -> None:
         """Put the further residual blocks of a level behind its first."""
