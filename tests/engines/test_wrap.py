@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.data.patches import Example, PatchSampler
-from bedside.engines.wrap import FLOOR, MirrorAverage, SlidingWindow, importance, window_corners
+from bedside.engines.windows import AxisWindows, WindowGrid, window_corners
+from bedside.engines.wrap import MirrorAverage, SlidingWindow
 
 shapes = st.tuples(*[st.integers(1, 14)] * 3)
 patches = st.tuples(*[st.integers(1, 9)] * 3)
@@ -97,13 +98,21 @@ def test_each_window_is_activated_before_the_average():
 
 
 def test_the_middle_of_a_window_counts_more_than_its_rim():
-    weight = importance((9, 8, 7))
+    weight = AxisWindows(length=19, window=9, starts=(0, 5, 10)).weights[1]
     assert weight.dtype == np.float32
-    assert weight.max() == weight[4, 4, 3] == 1.0
-    assert weight.min() == np.float32(FLOOR)
-    for axis in range(3):
-        np.testing.assert_array_equal(weight, np.flip(weight, axis))
-        assert np.all(np.diff(weight.max(axis=tuple(a for a in range(3) if a != axis))[: weight.shape[axis] // 2]) >= 0)
+    assert weight.argmax() == 4
+    assert weight[4] > 10 * weight[0]
+    np.testing.assert_allclose(weight, weight[::-1], rtol=1e-6)
+
+
+@given(shape=shapes, patch=patches, overlap=overlaps)
+@settings(max_examples=60)
+def test_the_weights_of_all_windows_add_up_to_one_at_every_voxel(shape, patch, overlap):
+    size = tuple(max(n, p) for n, p in zip(shape, patch, strict=True))
+    grid, total = WindowGrid.of(size, patch, overlap), np.zeros(size, dtype=np.float32)
+    for numbers in grid:
+        total[grid.box(numbers)] += grid.weight(numbers)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
 
 
 def test_batches_of_windows_do_not_change_the_answer():
@@ -145,18 +154,31 @@ def test_an_empty_window_or_batch_is_wrong_use():
         SlidingWindow(affine_map, (4, 4, 4), 0.5, batch=0)
 
 
-def test_a_mirrored_volume_gets_the_mirrored_answer_exactly():
-    def lopsided(array):
-        return np.cumsum(array, axis=1, dtype=np.float32)
+def lopsided(windows):
+    return np.cumsum(windows, axis=2, dtype=np.float32)
 
-    average = MirrorAverage(lopsided)
-    array = np.random.default_rng(0).normal(size=(1, 6, 5, 4)).astype(np.float32)
-    np.testing.assert_array_equal(average(array[:, ::-1]), average(array)[:, ::-1])
-    assert not np.array_equal(lopsided(array[:, ::-1]), lopsided(array)[:, ::-1])
+
+def test_a_mirrored_window_gets_the_mirrored_answer_exactly():
+    average, array = MirrorAverage(lopsided), volume((6, 5, 4))[None]
+    np.testing.assert_array_equal(average(array[:, :, ::-1]), average(array)[:, :, ::-1])
+    assert not np.array_equal(lopsided(array[:, :, ::-1]), lopsided(array)[:, :, ::-1])
+
+
+def test_a_mirrored_volume_gets_the_mirrored_answer():
+    window = SlidingWindow(MirrorAverage(lopsided), (4, 4, 4), 0.5)
+    array = volume((10, 5, 4))
+    np.testing.assert_allclose(window(array[:, ::-1].copy()), window(array)[:, ::-1], rtol=1e-5, atol=1e-5)
+
+
+def test_mirroring_averages_what_was_activated():
+    array = volume((4, 3, 2))[None]
+    found = MirrorAverage(lopsided, activate=np.square)(array)
+    turned = np.flip(np.square(lopsided(np.flip(array, 2))), 2)
+    np.testing.assert_allclose(found, (np.square(lopsided(array)) + turned) / 2, rtol=1e-6)
 
 
 def test_a_window_that_does_not_know_sides_is_not_changed_by_mirroring():
-    array = np.random.default_rng(0).normal(size=(2, 7, 5, 4)).astype(np.float32)
+    array = volume((7, 5, 4), channels=2)[None]
     found = MirrorAverage(np.tanh)(array)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.tanh(array), rtol=1e-6)

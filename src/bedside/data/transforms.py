@@ -10,6 +10,7 @@ from torch.nn import functional
 from bedside.core.errors import InputRejected
 from bedside.core.model import Preprocessing
 from bedside.core.volume import Reorientation, Volume
+from bedside.data.regrid import Box, Regrid
 
 FloatArray = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -34,7 +35,13 @@ class Prepared:
 
         Values between voxels are interpolated linearly, so this is for probabilities and images, never for label numbers.
         """
-        back = resample(output, self.grid)
+        source = (output.shape[1], output.shape[2], output.shape[3])
+        back = np.zeros((output.shape[0], *self.grid), dtype=np.float32)
+
+        def keep(box: Box, values: FloatArray) -> None:
+            back[(slice(None), *box)] = values
+
+        Regrid(source, self.grid, (0, 1, 2), keep)((slice(0, source[0]), slice(0, source[1]), slice(0, source[2])), output)
         return np.ascontiguousarray(self.turn.undo(back), dtype=np.float32)
 
 
@@ -49,7 +56,7 @@ def prepare(image: Volume, preprocessing: Preprocessing) -> Prepared:
         InputRejected: CONSTANT, when the case has no spread to divide by.
     """
     turn = Reorientation.of(image)
-    array = np.ascontiguousarray(turn.apply(image.array), dtype=np.float32)
+    array = np.array(turn.apply(image.array), dtype=np.float32, order="C")  # a copy: it is normalised in place
     grid = turn.shape(image)
     if preprocessing.spacing_mm is not None:
         array = resample(array, resampled_shape(image, preprocessing.spacing_mm))
@@ -87,14 +94,25 @@ def resample(array: FloatArray, shape: Shape) -> FloatArray:
 
 
 def normalise(array: FloatArray, preprocessing: Preprocessing) -> FloatArray:
-    """Clip, then map to zero mean and unit variance of the case ("zscore"), or the clip limits to -1..1 ("clip")."""
+    """Clip, then map to zero mean and unit variance of the case ("zscore"), or the clip limits to -1..1 ("clip"); in place."""
     if preprocessing.clip is not None:
-        array = np.clip(array, np.float32(preprocessing.clip[0]), np.float32(preprocessing.clip[1]))
-    if preprocessing.normalise == "clip" and preprocessing.clip is not None:
         low, high = np.float32(preprocessing.clip[0]), np.float32(preprocessing.clip[1])
-        return np.asarray((array - low) * np.float32(2.0 / (high - low)) - np.float32(1.0))
-    mean = np.float32(array.mean(dtype=np.float64))
-    spread = np.float32(array.std(dtype=np.float64))
+        np.clip(array, low, high, out=array)
+        if preprocessing.normalise == "clip":
+            array -= low
+            array *= np.float32(2.0 / (high - low))
+            array -= np.float32(1.0)
+            return array
+    mean, spread = _mean_and_spread(array)
     if not spread > 0:
         raise InputRejected("After clipping every voxel has the same value; there is nothing to see.", code="CONSTANT")
-    return np.asarray((array - mean) / spread)
+    array -= mean
+    array /= spread
+    return array
+
+
+def _mean_and_spread(array: FloatArray) -> tuple[np.float32, np.float32]:
+    """Mean and standard deviation, added up in double precision one plane at a time: no double copy of the volume is made."""
+    mean = array.mean(dtype=np.float64)
+    squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for channel in array for plane in channel)
+    return np.float32(mean), np.float32(np.sqrt(squares / array.size))

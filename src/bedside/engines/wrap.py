@@ -2,21 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
 
 import numpy as np
+import torch
 
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
+from bedside.core.progress import SILENT, Progress
 from bedside.core.task import FloatArray, Forward
+from bedside.engines.memory import Ceiling, PeakWatch
+from bedside.engines.stream import Frontier, Take, writable
+from bedside.engines.windows import Box, Corner, Shape, WindowGrid
 
-Shape = tuple[int, int, int]
-Corner = tuple[int, int, int]
-
-SIGMA = 0.125
-"""Standard deviation of the window's weight as a fraction of the patch, as in nnU-Net (Isensee et al. 2021)."""
-FLOOR = 1e-3
-"""Smallest weight, so that a voxel which only corners of windows see keeps a sound average in float32."""
+FLOAT_BYTES = 4
 
 
 def unchanged(output: FloatArray) -> FloatArray:
@@ -30,14 +27,14 @@ class SlidingWindow:
 
     A volume smaller than the patch is padded with its edge values, half on each side, exactly as training patches are, and
     cropped back. Windows are spread evenly, first and last flush with the volume. What one window covers is one plain pass.
-    Everything is float32. Besides input and output it holds one weight per voxel and one batch of windows: memory is
-    4 bytes x (C_in + C_out + 1) x voxels, plus the engine's own.
+    Everything is float32. `stream` gives each part of the average away as soon as no window is to come for it, so it holds
+    4 bytes x C_out x `WindowGrid.held_voxels`, one batch of windows, and the engine's own; a call holds the whole average.
 
     Attributes:
         forward: the engine's function, (B, C_in, I, J, K) to (B, C_out, I, J, K).
         patch: (I, J, K) voxels of one window.
         overlap: smallest overlap of neighbouring windows, as a fraction of the patch, 0 to below 1.
-        activate: turns one window's raw output (C_out, I, J, K) into what is averaged.
+        activate: turns one window's raw output (C_out, I, J, K) into what is averaged; may overwrite it.
         batch: windows per call of `forward`.
     """
 
@@ -53,6 +50,15 @@ class SlidingWindow:
         if self.batch < 1 or min(self.patch) < 1:
             raise UsageError("A window has at least one voxel along each axis, and a batch at least one window.", code="PATCH")
 
+    def grid(self, shape: Shape) -> WindowGrid:
+        """The windows of a volume of this shape, after padding."""
+        i, j, k = (max(size, window) for size, window in zip(shape, self.patch, strict=True))
+        return WindowGrid.of((i, j, k), self.patch, self.overlap)
+
+    def held_bytes(self, shape: Shape, channels: int) -> int:
+        """The most bytes of unfinished averages that `stream` holds for a volume of this shape."""
+        return FLOAT_BYTES * channels * self.grid(shape).held_voxels
+
     def __call__(self, array: FloatArray) -> FloatArray:
         """Compute (C_out, I, J, K) float32 of (C_in, I, J, K).
 
@@ -60,96 +66,121 @@ class SlidingWindow:
             IntegrityError: the engine's output does not have the shape of its windows.
             InputRejected: the engine's output holds NaN or infinity.
         """
+        whole: list[FloatArray] = []
+
+        def keep(box: Box, values: FloatArray) -> None:
+            if not whole:
+                whole.append(np.zeros((values.shape[0], *array.shape[1:]), dtype=np.float32))
+            whole[0][(slice(None), *box)] = values
+
+        self.stream(array, keep)
+        return whole[0]
+
+    def stream(
+        self, array: FloatArray, take: Take, *, progress: Progress = SILENT, ceiling: Ceiling | None = None, later_bytes: int = 0
+    ) -> None:
+        """Compute (C_out, I, J, K) of (C_in, I, J, K) and give it away box by box, slab by slab.
+
+        Args:
+            array: the volume.
+            take: receives every voxel of the average once, in boxes.
+            progress: told of every window.
+            ceiling: asked after the first batch of windows, whose memory is measured, and before the volume is begun.
+            later_bytes: what `take` is going to hold.
+
+        Raises:
+            IntegrityError: the engine's output does not have the shape of its windows.
+            InputRejected: the engine's output holds NaN or infinity.
+            ResourceError: more memory would be needed than is allowed.
+        """
         spatial = (array.shape[1], array.shape[2], array.shape[3])
         before = [max(0, wanted - size) // 2 for wanted, size in zip(self.patch, spatial, strict=True)]
         after = [max(0, w - s) - b for w, s, b in zip(self.patch, spatial, before, strict=True)]
         image = np.asarray(array, dtype=np.float32)
         if any(before) or any(after):
             image = np.pad(image, [(0, 0), *zip(before, after, strict=True)], mode="edge")
-        output = self._run(image)
-        cut = tuple(slice(b, b + size) for b, size in zip(before, spatial, strict=True))
-        return np.ascontiguousarray(output[(slice(None), *cut)])
+        grid = self.grid(spatial)
+        windows, frontier, done = list(grid), Frontier(grid), 0
+        progress.start("windows", float(len(windows)))
+        for first in range(0, len(windows), self.batch):
+            group = windows[first : first + self.batch]
+            with PeakWatch(wanted=ceiling is not None and first == 0) as watch:
+                outputs = self._compute(image, grid, group)
+            if ceiling is not None and first == 0:
+                ceiling.check(watch.peak_bytes + self.held_bytes(spatial, outputs[0].shape[0]) + later_bytes)
+            for numbers, output in zip(group, outputs, strict=True):
+                frontier.add(numbers, output)
+                for box, values in frontier.finished(numbers):
+                    _cropped(take, box, values, spatial=spatial, before=before)
+            done += len(group)
+            progress.advance(float(done), f"window {done} of {len(windows)}")
 
-    def _run(self, image: FloatArray) -> FloatArray:
-        """Average over windows; every axis of `image` is at least as long as the patch."""
-        size = (image.shape[1], image.shape[2], image.shape[3])
-        corners = window_corners(size, self.patch, self.overlap)
-        if len(corners) == 1:
-            return self._compute(image, corners)[0]
-        total: FloatArray | None = None
-        weight = np.zeros(size, dtype=np.float32)
-        for first in range(0, len(corners), self.batch):
-            group = corners[first : first + self.batch]
-            for corner, output in zip(group, self._compute(image, group), strict=True):
-                if total is None:
-                    total = np.zeros((output.shape[0], *size), dtype=np.float32)
-                at = _slices(corner, self.patch)
-                total[(slice(None), *at)] += output * self._importance
-                weight[at] += self._importance
-        assert total is not None
-        total /= weight
-        return total
-
-    def _compute(self, image: FloatArray, corners: list[Corner]) -> list[FloatArray]:
-        windows = np.stack([image[(slice(None), *_slices(corner, self.patch))] for corner in corners])
-        outputs = self.forward(windows)
-        if outputs.ndim != 5 or (outputs.shape[0], *outputs.shape[2:]) != (len(corners), *self.patch):
-            raise IntegrityError(
-                f"The engine made {outputs.shape} of windows {windows.shape}; batch and voxels must stay the same.",
-                code="OUTPUT_SHAPE",
-            )
-        if not np.isfinite(outputs).all():
-            raise InputRejected(
-                "The model's output for this case holds NaN or infinity; no answer can be made of it.", code="OUTPUT_NOT_FINITE"
-            )
-        return [np.asarray(self.activate(output), dtype=np.float32) for output in outputs]
-
-    @cached_property
-    def _importance(self) -> FloatArray:
-        return importance(self.patch)
+    def _compute(self, image: FloatArray, grid: WindowGrid, group: list[Corner]) -> list[FloatArray]:
+        """The activated outputs of a batch of windows; they may be overwritten."""
+        windows = np.stack([image[(slice(None), *grid.box(numbers))] for numbers in group])
+        return [writable(self.activate(output)) for output in checked(self.forward, windows)]
 
 
-def importance(patch: Shape) -> FloatArray:
-    """Weight of each voxel of a window, (I, J, K): a Gaussian of `SIGMA`, 1 at the centre, never below `FLOOR`."""
-    axes = []
-    for length in patch:
-        offset = (np.arange(length) - (length - 1) / 2) / (SIGMA * length)
-        axes.append(np.exp(-0.5 * offset**2))
-    weight = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    return np.asarray(np.maximum(weight / weight.max(), FLOOR), dtype=np.float32)
+def _cropped(take: Take, box: Box, values: FloatArray, *, spatial: Shape, before: list[int]) -> None:
+    """Pass on what lies in the volume itself, without the padding."""
+    inside, kept = [], []
+    for part, size, pad in zip(box, spatial, before, strict=True):
+        first, end = max(part.start - pad, 0), min(part.stop - pad, size)
+        if first >= end:
+            return
+        inside.append(slice(first, end))
+        kept.append(slice(first + pad - part.start, end + pad - part.start))
+    take((inside[0], inside[1], inside[2]), values[(slice(None), *kept)])
 
 
-def window_corners(size: Shape, patch: Shape, overlap: float) -> list[Corner]:
-    """First voxel of each window: as few as keep the overlap, spread evenly, in a fixed order."""
-    starts = []
-    for length, window in zip(size, patch, strict=True):
-        step = max(1, int(window * (1 - overlap)))
-        count = -(-max(0, length - window) // step) + 1
-        starts.append([round(start) for start in np.linspace(0, max(0, length - window), count)])
-    return [(i, j, k) for i, j, k in product(*starts)]
+def checked(forward: Forward, windows: FloatArray) -> FloatArray:
+    """Run an engine on a batch of windows and check what it made; it is float32 and may be overwritten.
 
-
-def _slices(corner: Corner, patch: Shape) -> tuple[slice, slice, slice]:
-    i, j, k = (slice(start, start + length) for start, length in zip(corner, patch, strict=True))
-    return i, j, k
+    Raises:
+        IntegrityError: the output does not have the shape of its windows.
+        InputRejected: it holds NaN or infinity.
+    """
+    outputs = forward(windows)
+    if outputs.ndim != 5 or (outputs.shape[0], *outputs.shape[2:]) != (windows.shape[0], *windows.shape[2:]):
+        raise IntegrityError(
+            f"The engine made {outputs.shape} of windows {windows.shape}; batch and voxels must stay the same.",
+            code="OUTPUT_SHAPE",
+        )
+    outputs = writable(outputs)
+    low, high = torch.aminmax(torch.from_numpy(outputs))  # NaN is carried by both, and no mask as large as the output is made
+    if not (low.isfinite() and high.isfinite()):
+        raise InputRejected(
+            "The model's output for this case holds NaN or infinity; no answer can be made of it.", code="OUTPUT_NOT_FINITE"
+        )
+    return outputs
 
 
 @dataclass(frozen=True)
 class MirrorAverage:
-    """Averages what a window says of a volume and of its mirror image, turned back; twice the work.
+    """Averages what an engine says of each window and of its mirror image, turned back; twice the work and no more memory held.
 
     Sound where left and right carry the same answer: for models that were trained with flips along the same axis.
 
     Attributes:
-        window: computes (C_out, I, J, K) of (C_in, I, J, K).
+        forward: the engine's function, (B, C_in, I, J, K) to (B, C_out, I, J, K).
+        activate: turns one window's raw output (C_out, I, J, K) into what is averaged; may overwrite it.
         axis: voxel axis that is mirrored, 0 for the first (left-right in the network's axes).
     """
 
-    window: Callable[[FloatArray], FloatArray]
+    forward: Forward
+    activate: Callable[[FloatArray], FloatArray] = unchanged
     axis: int = 0
 
-    def __call__(self, array: FloatArray) -> FloatArray:
-        """Compute (C_out, I, J, K) float32 of (C_in, I, J, K)."""
-        mirrored = np.ascontiguousarray(np.flip(array, self.axis + 1))
-        back = np.flip(self.window(mirrored), self.axis + 1)
-        return np.asarray((self.window(array) + back) * np.float32(0.5))
+    def __call__(self, windows: FloatArray) -> FloatArray:
+        """Compute (B, C_out, I, J, K) float32 of (B, C_in, I, J, K)."""
+        straight = self._active(windows)
+        turned = self._active(np.ascontiguousarray(np.flip(windows, self.axis + 2)))
+        straight += np.flip(turned, self.axis + 2)
+        straight *= np.float32(0.5)
+        return straight
+
+    def _active(self, windows: FloatArray) -> FloatArray:
+        outputs = checked(self.forward, windows)
+        for number, output in enumerate(outputs):
+            outputs[number] = self.activate(output)
+        return outputs

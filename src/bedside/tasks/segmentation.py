@@ -63,12 +63,18 @@ class Segmentation(Part):
         return self.dice_weight * dice + (1.0 - self.dice_weight) * entropy
 
     def activate(self, output: FloatArray) -> FloatArray:
-        """Softmax over the first axis of (C, I, J, K)."""
-        exponent = np.exp(output - output.max(axis=0, keepdims=True))
-        return np.asarray(exponent / exponent.sum(axis=0, keepdims=True), dtype=np.float32)
+        """Softmax over the first axis of (C, I, J, K), in place."""
+        output -= output.max(axis=0)
+        np.exp(output, out=output)
+        output /= output.sum(axis=0)
+        return output
 
     def decode(self, output: FloatArray) -> tuple[NDArray[np.generic], FloatArray]:
-        """Most probable structure, (I, J, K) uint8, and 1 minus its probability, (I, J, K) float32."""
-        best = output.argmax(axis=0).astype(np.uint8)
-        uncertainty = np.clip(1.0 - output.max(axis=0), 0.0, 1.0).astype(np.float32)
-        return best, uncertainty
+        """Most probable structure, (I, J, K) uint8 (uint16 above 256), the first of equals; and 1 minus its probability."""
+        highest = output[0].copy()
+        best = np.zeros(highest.shape, dtype=np.uint8 if len(output) <= 256 else np.uint16)
+        for number, probability in enumerate(output[1:], start=1):
+            np.copyto(best, best.dtype.type(number), where=probability > highest)
+            np.maximum(highest, probability, out=highest)
+        np.subtract(np.float32(1.0), highest, out=highest)
+        return best, np.clip(highest, 0.0, 1.0, out=highest)
