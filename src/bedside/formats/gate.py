@@ -150,12 +150,12 @@ def receive_for_headers(path: Path, *, limits: Limits = LIMITS) -> tuple[Content
         InputRejected: as `receive`.
     """
     try:
-        small = _checked_size(path, limits) <= _MAPPED_BYTES
+        size = _checked_size(path, limits)
         descriptor = os.open(path, _READING)
         try:
             state = _settled_state(descriptor)
-            if small:
-                data = b"".join(iter(lambda: os.read(descriptor, _MAPPED_BYTES), b""))
+            if size <= _MAPPED_BYTES:
+                data = b"".join(iter(lambda: os.read(descriptor, size + 1), b""))  # what is asked for is set aside
                 return data, digest_bytes(data), state
             return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), digest_file(path), state
         finally:
