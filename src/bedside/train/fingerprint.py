@@ -23,24 +23,31 @@ VALUES_PER_CASE = 10_000
 SAME_SPACING = 0.01
 
 
-def fingerprint(dataset: Dataset, cases: CaseSequence, *, task: Task, progress: Progress) -> Fingerprint:
+def fingerprint(dataset: Dataset, cases: CaseSequence, *, task: Task, progress: Progress, keep: bool = True) -> Fingerprint:
     """Measure the cases, or read what was measured of the same cases before.
 
-    Spacings and shapes are of all cases; values and structures of at most 48, spread evenly.
+    Spacings and shapes are of all cases; values and structures of at most 48, spread evenly. Without `keep` nothing is written.
 
     Raises:
         InputRejected: NO_FOREGROUND, when no looked-at case has a structure to learn.
     """
     file = _kept_in(dataset.workspace, dataset, cases)
-    if file.exists():
-        try:
-            return Fingerprint.model_validate_json(file.read_bytes())
-        except ValidationError:
-            file.unlink()  # of another version of this code: measured again
+    before = _kept(file)
+    if before is not None:
+        return before
     found = _measure(dataset, cases, task, progress)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, canonical_json(found.model_dump(mode="json")), doing="keeping the numbers of the data")
+    if keep:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, canonical_json(found.model_dump(mode="json")), doing="keeping the numbers of the data")
     return found
+
+
+def _kept(file: Path) -> Fingerprint | None:
+    """What was measured before; None also where another version of this code wrote it."""
+    try:
+        return Fingerprint.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _kept_in(workspace: Workspace, dataset: Dataset, cases: CaseSequence) -> Path:

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 from safetensors.torch import save
 
 from bedside.adapters.environment import commit, environment
@@ -25,8 +28,12 @@ from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
+from bedside.train.meter import peak_memory_mb
 from bedside.train.planned import fresh_plan, keep_plan, kept_plan
-from bedside.train.sitting import Sitting, peak_memory_mb
+from bedside.train.resume import check_resumable, keep_question
+from bedside.train.sitting import Sitting
+
+_MAY_CHANGE = {"checkpoint_minutes", "stall_seconds"}
 
 
 class TrainPlan(Record):
@@ -42,7 +49,7 @@ class TrainPlan(Record):
     done_before: bool
 
 
-def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fresh: bool = False) -> Run:
+def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fresh: bool = False, resume: bool = False) -> Run:
     """Train the study's network on the development cases of a dataset.
 
     The same study and dataset give the same run: one that is finished is returned, one that was interrupted goes on from its
@@ -53,34 +60,55 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         dataset: from `ingest`.
         progress: listener.
         fresh: forget a finished or interrupted run of the same study and dataset, and start again.
+        resume: only go on; with nothing to go on from, fail.
 
     Raises:
         Interrupted: stopped by SIGINT, SIGTERM or SIGUSR1, after saving.
-        ResourceError: disk or the memory ceiling.
-        UsageError: the loss diverged, or the patch does not fit the network.
+        ResourceError: disk, memory, the memory ceiling, or no batch came.
+        UsageError: the loss diverged, the patch does not fit the network, or there is nothing to resume (NO_CHECKPOINT,
+            CHECKPOINT_CONFIG).
     """
     study = config.study
     before = None if fresh else finished(config.workspace, study, dataset)
     if before is not None:
         return before
-    torch.set_num_threads(config.site.threads or len(os.sched_getaffinity(0)))
     folder = checkpoint_folder(config.workspace, study, dataset)
+    if resume:
+        check_resumable(config.workspace, folder, _question(study, dataset))
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     planned = kept_plan(folder)
     if planned is None:
         planned = fresh_plan(config, dataset, progress=progress)
         keep_plan(folder, planned)
-    sitting = Sitting(study, planned, folder, progress, *_examples(config, dataset, planned, progress))
-    sitting.run()
+        keep_question(folder, _question(study, dataset))
+    sitting = Sitting(study, planned, folder, progress, *_examples(config, dataset, planned, progress), config.site)
+    with _computing(config, planned):
+        sitting.run()
     return _store(config, dataset, sitting)
+
+
+@contextmanager
+def _computing(config: Config, planned: Plan) -> Iterator[None]:
+    """Threads, and whether only operations that repeat may run.
+
+    A training that must repeat takes the number of threads of its plan, wherever it goes on: sums depend on it.
+    """
+    repeats = config.study.train.deterministic
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(planned.machine.cores if repeats else config.site.threads or len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(repeats or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def plan(config: Config, dataset: Dataset) -> TrainPlan:
     """Say what `train` would do, without doing it."""
     study = config.study
     folder = checkpoint_folder(config.workspace, study, dataset)
-    planned = kept_plan(folder) or fresh_plan(config, dataset)
+    planned = kept_plan(folder) or fresh_plan(config, dataset, keep=False)
     fold = study.train.fold
     position = load_checkpoint(folder)
     return TrainPlan(
@@ -97,8 +125,14 @@ def plan(config: Config, dataset: Dataset) -> TrainPlan:
 
 def training_key(study: Study, dataset: Dataset) -> str:
     """Digest of all that decides the weights: two studies that differ only in how they judge share a training."""
+    return digest_json(_question(study, dataset))
+
+
+def _question(study: Study, dataset: Dataset) -> dict[str, JsonValue]:
+    """What a training is asked, without what may change while it is under way."""
     parts = study.model_dump(mode="json", include={"contract", "preprocess", "task", "network", "train"})
-    return digest_json({"study": parts, "dataset": dataset.digest})
+    parts["train"] = {name: value for name, value in parts["train"].items() if name not in _MAY_CHANGE}
+    return {"study": parts, "dataset": dataset.digest}
 
 
 def checkpoint_folder(workspace: Workspace, study: Study, dataset: Dataset) -> Path:
@@ -183,6 +217,10 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
         peak_memory_mb=round(peak_memory_mb(), 1),
         schedule=position.schedule,
         curve=position.curve,
+        incidents=position.incidents,
+        cost=position.cost,
+        threads=torch.get_num_threads(),
+        deterministic=study.train.deterministic,
     )
 
 

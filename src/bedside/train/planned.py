@@ -19,8 +19,8 @@ from bedside.train.plan import make_plan
 KEPT_AS = "plan.json"
 
 
-def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT) -> Plan:
-    """Make the plan of a training for this machine.
+def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT, keep: bool = True) -> Plan:
+    """Make the plan of a training for this machine; what was measured of the data is kept in scratch, unless not to `keep`.
 
     Raises:
         UsageError: the study's patch does not fit its network, or no case is there to learn from.
@@ -30,7 +30,7 @@ def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT)
     if config.site.threads:
         here = here.model_copy(update={"cores": min(here.cores, config.site.threads)})
     task = cast("Task", config.study.task)
-    data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress)
+    data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress, keep=keep)
     return make_plan(config.study, data, here)
 
 
