@@ -12,10 +12,13 @@ from typing import Literal
 from bedside.core.dataset import CaseRecord, Manifest, Splits
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
-from bedside.data.fingerprint import Grid, search
+from bedside.data.alike import search
+from bedside.data.fingerprint import Grid
 
-SAME_SCAN = 0.8
+SAME_SCAN = 0.95
 """Similarity from which two images are taken for one scan; `benchmarks/leaks.py` measures what it finds and what it mistakes."""
+STANDS_OUT = 1.5
+"""Lead from which they are: 4.5 times less detail differs between the two than between one of them and the next image."""
 
 
 class Leak(Record):
@@ -27,7 +30,7 @@ class Leak(Record):
         same_patient: whether both bear the name of one patient; then it is a repetition, and no leak.
         sides: the splits they stand in: "test", "fold0", ...
         crosses: "test": one is in the locked test split and the other is not; "folds": in two folds; "": on one side.
-        similarity: 1 of identical bytes; else as `data.fingerprint.Match`.
+        similarity: 1 of identical bytes; else as `data.alike.Match`.
         flips: axes along which one mirrors the other, in words.
     """
 
@@ -49,14 +52,14 @@ def find_leaks(
     Args:
         manifest: of the dataset.
         prints: case id to fingerprint of its image; a case without one is compared by its bytes only.
-        least: similarity from which a pair counts.
+        least: similarity from which a pair counts that stands out by `STANDS_OUT`.
         progress: advances by one per case.
     """
     cases = {case.id: case for case in manifest.cases}
     sides = sides_of(manifest.splits)
     found = {frozenset(pair): _leak("identical", cases, sides, pair, 1.0, "") for pair in _identical(tuple(cases.values()))}
     names = [name for name in cases if name in prints]
-    for match in search([prints[name] for name in names], least=least, progress=progress):
+    for match in search([prints[name] for name in names], least=least, lead=STANDS_OUT, progress=progress):
         pair = (names[match.first], names[match.second])
         axes = [axis for axis, flipped in zip(("right-left", "front-back", "head-foot"), match.flips, strict=True) if flipped]
         leak = _leak("near_identical", cases, sides, pair, round(match.similarity, 4), ", ".join(axes))
