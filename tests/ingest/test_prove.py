@@ -70,6 +70,25 @@ def upright(volume: Volume) -> Volume:
     return Volume.of(volume.array, affine)
 
 
+def numbers_off_by(amount: int):
+    """As if a decoder rounded otherwise: every number of the volume is too high."""
+    return lambda volume: Volume.of(volume.array[0] + amount, volume.affine)
+
+
+LOSSY = [case for case in proof_cases() if case.within is not None]
+
+
+@pytest.mark.parametrize("case", LOSSY, ids=lambda case: case.name)
+def test_numbers_of_lossy_files_that_are_too_far_from_the_written_ones_are_found_out(case):
+    right, wrong = (
+        prove([case], readers={"any": reader}).rows[0] for reader in (ours, spoiled(numbers_off_by(2 * case.within + 1)))
+    )
+    assert right.passed
+    assert right.verdict == f"under half a voxel, numbers within {case.within}"
+    assert right.decoder
+    assert not wrong.passed
+
+
 def bedside(*arguments: str) -> str:
     done = CliRunner().invoke(application(), ["ingest", "--prove", *arguments])
     assert done.exit_code == 0, done.output

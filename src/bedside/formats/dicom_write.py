@@ -63,7 +63,7 @@ class Plane:
     """One slice as it will be written.
 
     Attributes:
-        pixels: (I, J) stored numbers, int16 or uint8; I runs along a DICOM row, J down a column.
+        pixels: (I, J) stored numbers, int16, uint8, or uint16 (12 bits); I runs along a DICOM row, J down a column.
         position_mm: (3,) centre of the first pixel, LPS.
         directions: (2, 3) LPS unit vectors along which I and J grow.
         spacing_mm: along I, along J.
@@ -73,7 +73,7 @@ class Plane:
             EchoTime, TriggerTime, by DICOM keyword.
     """
 
-    pixels: NDArray[np.int16] | NDArray[np.uint8]
+    pixels: NDArray[np.int16] | NDArray[np.uint8] | NDArray[np.uint16]
     position_mm: NDArray[np.float64]
     directions: NDArray[np.float64]
     spacing_mm: tuple[float, float]

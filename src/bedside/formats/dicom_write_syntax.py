@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_encoder
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -24,17 +25,31 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
 )
 
 from bedside.core.errors import UsageError
 from bedside.formats.dicom_write_htj2k import codestream
+from bedside.formats.dicom_write_jpeg12 import extended_12
 
-Pixels = NDArray[np.int16] | NDArray[np.uint8]
+Pixels = NDArray[np.int16] | NDArray[np.uint8] | NDArray[np.uint16]
+"""Stored in 16 and 8 bits; uint16 holds numbers of 12 bits."""
+NEAR_LOSSLESS_ERROR = 2
+"""How far a number may be changed by JPEG-LS near-lossless as it is written here."""
+_JPEG_2000_DECIBEL = 92
+_LOSSY = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+}
+"""LossyImageCompressionMethod (PS3.3 C.7.6.1.1.5.1)."""
 _NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 
 
@@ -42,8 +57,8 @@ def add_pixels(data: Dataset, pixels: Pixels) -> Dataset:
     """Describe the pixels of a plane (PS3.3 C.7.6.3); `pixels` is (I, J) and its type is what will be stored."""
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.Columns, data.Rows = pixels.shape
-    bits = 8 * pixels.dtype.itemsize
-    data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
+    bits = _bits_stored(pixels)
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8 * pixels.dtype.itemsize, bits, bits - 1
     data.PixelRepresentation = 1 if pixels.dtype.kind == "i" else 0
     return data
 
@@ -54,8 +69,9 @@ def encode(data: Dataset, frames: Sequence[Pixels], syntax: str) -> bytes:
     Args:
         data: everything but the pixels' bytes; PixelData is added to it.
         frames: (I, J) each, all of one type and size.
-        syntax: TransferSyntaxUID: native (either byte order, deflated), RLE, JPEG baseline (8 bit, lossy), JPEG lossless, JPEG-LS
-            lossless, JPEG 2000 lossless; HTJ2K lossless for the frames of the geometry proof.
+        syntax: TransferSyntaxUID: native (either byte order, deflated), RLE, JPEG baseline (8 bit, lossy), JPEG extended (uint16,
+            lossy), JPEG lossless, JPEG-LS lossless and near-lossless (unsigned), JPEG 2000 lossless and lossy; HTJ2K lossless for
+            the frames of the geometry proof.
 
     Raises:
         UsageError: DICOM_WRITE: nothing here writes this syntax, or not these pixels in it.
@@ -70,8 +86,8 @@ def encode(data: Dataset, frames: Sequence[Pixels], syntax: str) -> bytes:
             raise UsageError("No library here writes that transfer syntax.", code="DICOM_WRITE")
         data.add_new("PixelData", "OB", encapsulate([encoder(frame) for frame in rows]))
         data["PixelData"].is_undefined_length = True
-    if syntax == JPEGBaseline8Bit:
-        data.LossyImageCompression, data.LossyImageCompressionMethod = "01", "ISO_10918_1"
+    if syntax in _LOSSY:
+        data.LossyImageCompression, data.LossyImageCompressionMethod = "01", _LOSSY[syntax]
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
@@ -83,16 +99,23 @@ def encode(data: Dataset, frames: Sequence[Pixels], syntax: str) -> bytes:
 
 def _by_rows(frame: Pixels) -> Pixels:
     """(I, J) to (rows, columns), in one piece."""
-    if frame.dtype == np.uint8:
-        return np.ascontiguousarray(frame.T, dtype=np.uint8)
-    return np.ascontiguousarray(frame.T, dtype="<i2")
+    return frame.T.copy()
 
 
-def _by_pydicom(syntax: str, plugin: str) -> Callable[[Pixels], bytes]:
+def _bits_stored(frame: Pixels) -> int:
+    return 12 if frame.dtype == np.uint16 else 8 * frame.dtype.itemsize
+
+
+def _extended(frame: Pixels) -> bytes:
+    if frame.dtype != np.uint16:
+        raise UsageError("JPEG extended holds 12-bit values here; give uint16.", code="DICOM_WRITE")
+    return extended_12(frame)
+
+
+def _by_pydicom(syntax: str, plugin: str, **how: object) -> Callable[[Pixels], bytes]:
     """One of pydicom's encoders, as a function of a frame (rows, columns)."""
 
     def encoded(frame: Pixels) -> bytes:
-        bits = 8 * frame.dtype.itemsize
         return bytes(
             get_encoder(syntax).encode(
                 frame,
@@ -100,11 +123,12 @@ def _by_pydicom(syntax: str, plugin: str) -> Callable[[Pixels], bytes]:
                 columns=frame.shape[1],
                 samples_per_pixel=1,
                 number_of_frames=1,
-                bits_allocated=bits,
-                bits_stored=bits,
+                bits_allocated=8 * frame.dtype.itemsize,
+                bits_stored=_bits_stored(frame),
                 pixel_representation=int(frame.dtype.kind == "i"),
                 photometric_interpretation="MONOCHROME2",
                 encoding_plugin=plugin,
+                **how,
             )
         )
 
@@ -149,9 +173,12 @@ def _change_syntax(before: Path, after: Path, syntax: int) -> None:
 _ENCODERS: dict[str, Callable[[Pixels], bytes]] = {
     RLELossless: _by_pydicom(RLELossless, "pydicom"),
     JPEGBaseline8Bit: _by_gdcm(gdcm.TransferSyntax.JPEGBaselineProcess1),
+    JPEGExtended12Bit: _extended,
     JPEGLossless: _by_gdcm(gdcm.TransferSyntax.JPEGLosslessProcess14),
     JPEGLosslessSV1: _by_gdcm(gdcm.TransferSyntax.JPEGLosslessProcess14_1),
     JPEGLSLossless: _by_pydicom(JPEGLSLossless, "pyjpegls"),
+    JPEGLSNearLossless: _by_pydicom(JPEGLSNearLossless, "pyjpegls", jls_error=NEAR_LOSSLESS_ERROR),
     JPEG2000Lossless: _by_pydicom(JPEG2000Lossless, "pylibjpeg"),
+    JPEG2000: _by_pydicom(JPEG2000, "pylibjpeg", j2k_psnr=[_JPEG_2000_DECIBEL]),
     HTJ2KLossless: codestream,
 }

@@ -27,8 +27,12 @@ EXACT_MM = 0.0005
 """What prints as 0.000."""
 UNREFUSED = "read, though it is no volume"
 _RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
-_PRESENT, _PER_MM = 1000, 100.0
-_PRESENT_8_BIT, _LEVELS_8_BIT = 200, 250.0
+_PER_MM = 100.0
+_PRESENT = {8: 200, 12: 3200, 16: 1000}
+"""The one value of the last ramp, by the bits that it is stored in."""
+_LEVELS = {8: 250.0, 12: 4000.0}
+"""From one end of a ramp to the other, where its bits are too few for hundredths of mm."""
+_UNSIGNED = {8: np.uint8, 12: np.uint16}
 _LEAST_SEEN = 0.5
 
 Points = NDArray[np.float64]
@@ -165,7 +169,7 @@ def _judge(case: ProofCase, readouts: Sequence[Readout]) -> tuple[float | None, 
         return None, said, refused == [case.expected]
     if case.expected == HALF_A_VOXEL:
         error_mm, complaint = _ramp_error_mm(case, [readout.volumes for readout in readouts])
-        limit_mm = min(case.planes[0].spacing_mm) / 2
+        limit_mm = _half_a_voxel_mm(case)
     else:
         error_mm, complaint = _number_error_mm(case, readouts[0].volumes)
         limit_mm = EXACT_MM
@@ -177,7 +181,13 @@ def _judge(case: ProofCase, readouts: Sequence[Readout]) -> tuple[float | None, 
         return error_mm, complaint, False
     if error_mm >= limit_mm:
         return error_mm, "misplaced", False
-    return error_mm, EXACT if case.expected == EXACT else f"under {HALF_A_VOXEL}", True
+    if case.expected == EXACT:
+        return error_mm, EXACT, True
+    return error_mm, f"under {HALF_A_VOXEL}" + (f", numbers within {case.within}" if case.within is not None else ""), True
+
+
+def _half_a_voxel_mm(case: ProofCase) -> float:
+    return min(case.planes[0].spacing_mm) / 2
 
 
 def _places_mm(plane: Plane) -> Points:
@@ -235,25 +245,27 @@ def _ramps(case: ProofCase) -> tuple[tuple[Plane, ...], ...]:
     middle, reach_mm = _middle_mm(case)
     runs = []
     for axis in range(3):
-        painted = []
-        for plane in case.planes:
-            offset_mm = _places_mm(plane)[..., axis] - middle[axis]
-            if case.byte:
-                values = np.rint((offset_mm / reach_mm + 1) * _LEVELS_8_BIT / 2).astype(np.uint8)
-                painted.append(replace(plane, pixels=values))
-            else:
-                painted.append(replace(plane, pixels=np.rint(offset_mm * _PER_MM).astype(np.int16)))
-        runs.append(tuple(painted))
+        numbers = [_ramp(case, (_places_mm(plane) - middle)[..., axis], reach_mm) for plane in case.planes]
+        runs.append(tuple(replace(plane, pixels=one) for plane, one in zip(case.planes, numbers, strict=True)))
     return (*runs, _present(case))
 
 
+def _ramp(case: ProofCase, offset_mm: Points, reach_mm: float) -> NDArray[np.int16] | NDArray[np.uint8] | NDArray[np.uint16]:
+    """Distances from the middle as the numbers that stand for them."""
+    if case.bits == 16:
+        return np.rint(offset_mm * _PER_MM).astype(np.int16)
+    return np.asarray(np.rint((offset_mm / reach_mm + 1) * _LEVELS[case.bits] / 2).astype(_UNSIGNED[case.bits]))
+
+
 def _present(case: ProofCase) -> tuple[Plane, ...]:
-    if case.byte:
-        return tuple(replace(plane, pixels=np.full(plane.pixels.shape, _PRESENT_8_BIT, np.uint8)) for plane in case.planes)
+    value = _PRESENT[case.bits]
+    if case.bits != 16:
+        kind = _UNSIGNED[case.bits]
+        return tuple(replace(plane, pixels=np.full(plane.pixels.shape, value, kind)) for plane in case.planes)
     planes = []
     for number, plane in enumerate(case.planes):
-        pixels = np.full(plane.pixels.shape, _PRESENT, np.int16)
-        pixels[0, 0] = _PRESENT if number else -_PRESENT
+        pixels = np.full(plane.pixels.shape, value, np.int16)
+        pixels[0, 0] = value if number else -value
         planes.append(replace(plane, pixels=pixels))
     return tuple(planes)
 
@@ -266,15 +278,19 @@ def _ramp_error_mm(case: ProofCase, readings: Sequence[Sequence[Volume]]) -> tup
     if any(not np.allclose(v.affine, first.affine, atol=1e-6) or v.shape != first.shape for (v,) in readings[1:]):
         return None, "ramps of one geometry were read into different ones"
     x, y, z, presence = (_values(volumes[0].array) for volumes in readings)
-    level = _PRESENT_8_BIT if case.byte else _PRESENT
-    there = binary_erosion(np.abs(presence - level) <= (2 if case.byte else 0.5), np.ones((3, 3, 1)))
+    there = binary_erosion(np.abs(presence - _PRESENT[case.bits]) <= (case.within or 0.5), np.ones((3, 3, 1)))
     written = sum(plane.pixels.size for plane in case.planes)
     if there.sum() < _LEAST_SEEN * written:
         return None, f"{int(there.sum())} of {written} voxels are left"
     middle, reach_mm = _middle_mm(case)
     values = np.stack([x[there], y[there], z[there]], axis=-1)
-    told = ((values / (_LEVELS_8_BIT / 2) - 1) * reach_mm if case.byte else values / _PER_MM) + middle
-    return float(np.linalg.norm(told - _said_mm(first)[there], axis=-1).max()), ""
+    told = (values / _PER_MM if case.bits == 16 else (values / (_LEVELS[case.bits] / 2) - 1) * reach_mm) + middle
+    said = _said_mm(first)[there]
+    error_mm = float(np.linalg.norm(told - said, axis=-1).max())
+    if case.within is None or error_mm >= _half_a_voxel_mm(case):
+        return error_mm, ""
+    changed = int(np.abs(values - _ramp(case, said - middle, reach_mm)).max())
+    return error_mm, f"numbers changed by {changed}, more than {case.within}" if changed > case.within else ""
 
 
 def _values(array: Array) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from bedside.core.volume import Affine, Volume
 from bedside.formats.dicom_write import Plane, SeriesIdentity, planes_of, write_planes
 from bedside.formats.dicom_write_frames import write_frames
 from bedside.formats.dicom_write_htj2k import SHAPE
+from bedside.formats.dicom_write_syntax import NEAR_LOSSLESS_ERROR
 
 EXACT = "exact"
 HALF_A_VOXEL = "half a voxel"
@@ -31,7 +32,13 @@ _SYNTAXES = {
     "JPEG 2000": f"{_JPEG}90",
     "HTJ2K": f"{_JPEG}201",
 }
-_BASELINE = f"{_JPEG}50"
+_LOSSY: tuple[tuple[str, str, Literal[8, 12, 16], int], ...] = (
+    ("JPEG baseline, 8 bit", f"{_JPEG}50", 8, 3),
+    ("JPEG extended, 12 bit", f"{_JPEG}51", 12, 2),
+    ("JPEG-LS near-lossless, 12 bit", f"{_JPEG}81", 12, NEAR_LOSSLESS_ERROR),
+    ("JPEG 2000 with loss, 16 bit", f"{_JPEG}91", 16, 8),
+)
+"""Name, syntax, bits, and how far a number may be from the one that was written."""
 
 Planes = tuple[Plane, ...]
 Vectors = NDArray[np.float64]
@@ -52,7 +59,8 @@ class ProofCase:
         modality: of the series.
         tilt_degrees: GantryDetectorTilt as the header says it, 0 when it does not.
         sent_twice: the second file arrives twice, byte for byte.
-        byte: ramps are stored in 8 bits.
+        bits: that ramps are stored in.
+        within: how far compression with loss may take a number from what was written; None where values are interpolated.
     """
 
     group: str
@@ -65,7 +73,8 @@ class ProofCase:
     modality: Literal["CT", "MR"] = "CT"
     tilt_degrees: float = 0.0
     sent_twice: bool = False
-    byte: bool = False
+    bits: Literal[8, 12, 16] = 16
+    within: int | None = None
 
     def write(self, folder: Path, planes: Sequence[Plane]) -> None:
         """Write planes, the case's own or the same with other pixels, as the case says."""
@@ -253,4 +262,5 @@ def _syntaxes() -> Iterator[ProofCase]:
     oblique = numbered(grid(turned(25.0, -20.0)))
     for name, syntax in _SYNTAXES.items():
         yield ProofCase("transfer syntax", name, oblique, syntax=syntax)
-    yield ProofCase("transfer syntax", "JPEG baseline, 8 bit", oblique, HALF_A_VOXEL, syntax=_BASELINE, byte=True)
+    for name, syntax, bits, within in _LOSSY:
+        yield ProofCase("transfer syntax", name, oblique, HALF_A_VOXEL, syntax=syntax, bits=bits, within=within)
