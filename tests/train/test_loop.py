@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bedside.core.config import Augmentation
-from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.errors import IntegrityError
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Machine, Plan
 from bedside.data.patches import Example, PatchSampler, find_foreground
@@ -44,7 +44,8 @@ def learner(task=None, network=None, **settings) -> Learner:
     network = network or UNet(features=4, levels=2, residual_units=0)
     plan = Plan(**(PLAN | {"network": network} | settings))
     torch.manual_seed(0)
-    return Learner(network.build(1, 2), task or Segmentation(), PatchSampler([example], plan.patch, 2, 0.5, 0), plan, "fp32")
+    sampler = PatchSampler([example], plan.patch, 2, 0.5, 0)
+    return Learner(network.build(1, 2), task or Segmentation(), sampler, plan, plan.precision)
 
 
 def test_the_rate_warms_up_peaks_and_ends_near_zero():
@@ -81,15 +82,48 @@ class Exploding(Segmentation):
         return super().loss(output, target) * float("nan")
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_and_three_in_a_row_end_the_training():
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted():
     one = learner(task=Exploding())
-    before = {name: value.clone() for name, value in one.net.named_parameters()}
-    assert math.isnan(one.step(0, 10))
-    assert all(torch.equal(before[name], value) for name, value in one.net.named_parameters())
+    before = {name: value.clone() for name, value in one.tensors().items()}
+    for number in range(2):
+        assert math.isnan(one.step(number, 10))
+    assert all(torch.equal(before[name], value) for name, value in one.tensors().items())
+    assert one.bad_steps == 2
+
+
+def test_a_batch_that_is_not_finite_leaves_the_running_means_of_a_batch_norm_alone():
+    one = learner(network=UNet(features=4, levels=2, residual_units=0))
+    before = {name: value.clone() for name, value in one.tensors().items()}
+    batch = one.recipe.make(0)
+    batch.images[0, 0, 3, 3, 3] = float("nan")
+    one.step(0, 10, batch)
+    assert one.bad_steps == 1
+    for name, value in one.tensors().items():
+        assert torch.equal(before[name], value), name
     one.step(1, 10)
-    with pytest.raises(UsageError, match=r"lower train\.learning_rate") as caught:
-        one.step(2, 10)
-    assert caught.value.code == "DIVERGED"
+    assert one.bad_steps == 0
+
+
+def test_half_precision_has_a_scaler_whose_state_goes_with_the_weights():
+    one, other = learner(precision="fp16"), learner(precision="fp16")
+    for number in range(3):
+        one.step(number, 10)
+    other.restore({name: value.contiguous().clone() for name, value in one.tensors().items()}, one.scaler_state())
+    assert other.scaler_state() == one.scaler_state() != learner(precision="fp16").scaler_state()
+    assert one.step(3, 10) == other.step(3, 10)
+    for (name, first), second in zip(one.tensors().items(), other.tensors().values(), strict=True):
+        assert torch.equal(first, second), name
+
+
+def test_gradients_that_overflow_in_half_precision_lower_the_scale_and_are_no_fault():
+    one = learner(precision="fp16")
+    one.step(0, 10)
+    one.scaler.load_state_dict(one.scaler.state_dict() | {"scale": 1e30})
+    before = {name: value.clone() for name, value in one.net.named_parameters()}
+    one.step(1, 10)
+    assert one.bad_steps == 0
+    assert one.scaler.get_scale() == pytest.approx(5e29)
+    assert all(torch.equal(before[name], value) for name, value in one.net.named_parameters())
 
 
 def test_a_batch_depends_on_its_step_and_on_nothing_before_it():

@@ -19,7 +19,7 @@ from bedside.metrics.overlap import dice
 from bedside.train import sitting
 from bedside.train.checkpoint import Position
 from bedside.train.pipeline import checkpoint_folder, plan, train
-from bedside.train.sitting import Replans
+from bedside.train.replans import Replans
 
 from .conftest import write_study
 
@@ -84,10 +84,10 @@ def stop_at(monkeypatch, step: int) -> None:
     """Deliver SIGTERM to this process while a step is done."""
     real = sitting.Learner.step
 
-    def signalled(self, number, total):
+    def signalled(self, number, total, batch=None):
         if number == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, number, total)
+        return real(self, number, total, batch)
 
     monkeypatch.setattr(sitting.Learner, "step", signalled)
 

@@ -159,6 +159,8 @@ class Train(Record):
         checkpoint_minutes: how much work a kill may lose.
         validations: how often the left-out fold is scored.
         memory_gb: ceiling of resident memory, where training stops with exit 6; None: four fifths of what this process may use.
+        stall_seconds: how long a batch may take to come before training ends with the stacks of all threads.
+        deterministic: only operations that repeat to the bit, and the plan's number of threads, wherever it goes on.
     """
 
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -168,7 +170,7 @@ class Train(Record):
     batch: PositiveInt | None = None
     micro_batch: PositiveInt | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     ema: Fraction | None = None
@@ -177,7 +179,15 @@ class Train(Record):
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
     validations: Annotated[int, Field(ge=1)] = 5
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+    stall_seconds: Annotated[float, Field(gt=0)] = 600.0
+    deterministic: bool = False
     augment: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _repeats(self) -> "Train":
+        if self.deterministic and self.minutes is not None:
+            raise ValueError("train.deterministic needs train.steps or train.epochs: what fits into minutes never repeats")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -293,6 +303,8 @@ class Site(Record):
         processes: how many workers; None: one per processor this process may run on.
         worker_memory_gb: of each worker beyond what it needs to start; an item that needs more is refused.
         worker_seconds: for one item; one that takes longer is refused.
+        loader_workers: processes that make training batches ahead; 0: the training process itself. The batches are the same.
+        watts_per_core: what a busy core draws, for the estimate of energy where the processor does not count it.
         volumes_gb: of images and masks that all workers hold at once, in 2**30 bytes; None: as much as two of the folder's
             largest, at most half of what this process may use. An image that needs more alone is refused.
         encrypt: keep received scans, masks and refused files encrypted at rest; the key comes from BEDSIDE_STORE_KEY. What
@@ -308,6 +320,8 @@ class Site(Record):
     processes: PositiveInt | None = None
     worker_memory_gb: Annotated[float, Field(gt=0)] = 4.0
     worker_seconds: Annotated[float, Field(gt=0)] = 300.0
+    loader_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    watts_per_core: Annotated[float, Field(gt=0)] = 10.0
     volumes_gb: Annotated[float, Field(gt=0)] | None = None
     encrypt: bool = False
 

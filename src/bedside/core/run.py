@@ -28,6 +28,52 @@ class PlannedSteps(Record):
     total: int
 
 
+class Incident(Record):
+    """Something that a training had to deal with, and went on.
+
+    Attributes:
+        step: steps done when it happened.
+        code: NOT_FINITE (a step was skipped), RESTORED (the last good state was taken up), SMALLER (for want of memory),
+            CHECKPOINT_DAMAGED (the one before was taken), WORKER_REPLACED.
+        said: what happened, for people; cases: the pseudonyms it concerns.
+    """
+
+    step: int
+    code: str
+    said: str
+    cases: tuple[str, ...] = ()
+
+
+class Cost(Record):
+    """What a training took, over all its sittings.
+
+    Attributes:
+        wall_seconds: by the clock on the wall; cpu_seconds: of processors, workers that have ended included.
+        step_seconds: in forward and backward passes; data_seconds: in waiting for batches; validation_seconds: in scoring;
+        augment_seconds: that batches took to be made, wherever they were made.
+        joules: of energy; measured: whether the processor's own counter said so (RAPL), else `cpu_seconds` times the watts of
+            one core that site.yaml states.
+    """
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    step_seconds: float = 0.0
+    data_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    augment_seconds: float = 0.0
+    joules: float = 0.0
+    measured: bool = False
+
+    @property
+    def data_wait_share(self) -> float:
+        """Share of the training steps that went by in waiting for batches."""
+        return self.data_seconds / max(1e-9, self.data_seconds + self.step_seconds)
+
+    def utilisation(self, cores: int) -> float:
+        """Share of the processors that was busy."""
+        return self.cpu_seconds / max(1e-9, self.wall_seconds * cores)
+
+
 class RunRecord(Record):
     """`run.json` of a training.
 
@@ -39,6 +85,8 @@ class RunRecord(Record):
         schedule: the first plan, and each correction where the machine turned out slower or faster than it began. A run with
             one entry is repeated exactly with `train.steps`.
         curve: loss, and score of the left-out fold where there is one.
+        incidents: what the training had to deal with; cost: what it took; threads: that computed; deterministic: whether every
+            operation was one that repeats to the bit.
     """
 
     study: dict[str, JsonValue]
@@ -56,6 +104,10 @@ class RunRecord(Record):
     peak_memory_mb: float
     schedule: tuple[PlannedSteps, ...]
     curve: tuple[CurvePoint, ...]
+    incidents: tuple[Incident, ...] = ()
+    cost: Cost = Cost()
+    threads: int = 0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ no sampler state, and the same step gives the same bytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,11 +26,22 @@ class Example:
         image: (C, I, J, K) float32, may be a memory map.
         label: (I, J, K) training ids.
         foreground: (N, 3) voxel positions of labelled voxels, a sample of at most 20,000; N may be 0.
+        id: of the case, a pseudonym; folder: where its arrays lie, None for arrays in memory.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.uint8]
     foreground: NDArray[np.int32]
+    id: str = ""
+    folder: Path | None = None
+
+
+def open_example(folder: Path) -> Example:
+    """Open a prepared case as memory maps; its folder is named by its pseudonym."""
+    image, label, foreground = (
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("image", "label", "foreground")
+    )
+    return Example(image, label, foreground, folder.name, folder)
 
 
 def find_foreground(label: NDArray[np.uint8], *, most: int = 20_000) -> NDArray[np.int32]:
@@ -62,6 +74,10 @@ class PatchSampler:
         pairs = [self._cut(self.examples[index], rng) for index in self._indices(step)]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         return images, torch.from_numpy(np.stack([label for _, label in pairs]))
+
+    def cases(self, step: int) -> tuple[str, ...]:
+        """The pseudonyms of the cases in the batch of a step, patch by patch."""
+        return tuple(self.examples[index].id for index in self._indices(step))
 
     def _indices(self, step: int) -> list[int]:
         count = len(self.examples)

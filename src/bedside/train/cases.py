@@ -14,7 +14,7 @@ from bedside.core.progress import Progress
 from bedside.core.task import Task
 from bedside.core.volume import Volume
 from bedside.core.workspace import Workspace
-from bedside.data.patches import Example, find_foreground
+from bedside.data.patches import Example, find_foreground, open_example
 from bedside.data.transforms import prepare, prepare_label
 
 
@@ -45,8 +45,7 @@ def _prepared(case: Case, folder: Path, preprocessing: Preprocessing, task: Task
     if not (target / "foreground.npy").exists():
         with disk_errors("preparing cases"):
             _write(case, target, preprocessing, task)
-    image, label, foreground = (np.load(target / f"{n}.npy", mmap_mode="r") for n in ("image", "label", "foreground"))
-    return Example(image, label, foreground)
+    return open_example(target)
 
 
 def _write(case: Case, target: Path, preprocessing: Preprocessing, task: Task) -> None:

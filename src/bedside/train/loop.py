@@ -4,25 +4,27 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
-from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.errors import IntegrityError
 from bedside.core.plan import Plan
 from bedside.core.task import Task
-from bedside.data.patches import PatchSampler, augment, draw_changes
+from bedside.data.loader import Batch, Recipe
+from bedside.data.patches import PatchSampler
 from bedside.networks.deep import loss_of
 
 Precision = str
 CLIP_NORM = 12.0
 WARM_UP_SHARE = 0.05
-MAX_BAD_STEPS = 3
+LEAST_SCALE = 1.0
+"""Gradients that are not finite in half precision are no fault as long as a smaller scale may help."""
 
 
 def learning_rate(step: int, total: int, peak: float) -> float:
@@ -39,7 +41,8 @@ class Learner:
 
     Attributes:
         net: the network; ema: the exponential moving average of its weights, the one that is kept.
-        precision: "bf16" or "fp32".
+        precision: "bf16", "fp16" (with a gradient scaler) or "fp32".
+        bad_steps: how many steps in a row were skipped, because loss or gradient was not finite.
     """
 
     net: nn.Module
@@ -56,32 +59,44 @@ class Learner:
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         decay = self.plan.weight_decay
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.plan.learning_rate, weight_decay=decay, betas=(0.9, 0.999), fused=True
+            self.net.parameters(),
+            lr=self.plan.learning_rate,
+            weight_decay=decay,
+            betas=(0.9, 0.999),
+            fused=self.precision != "fp16",  # a fused optimizer wants to unscale by itself, after clipping
         )
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-        fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")
-        self._fabric = fabric
+        fabric = self._fabric = self._make_fabric()
         self._net, self._optimizer = fabric.setup(self.net, self.optimizer)
         self._net.train()
         self.ema.eval()
 
-    def step(self, number: int, total: int) -> float:
-        """Do step `number` (from 0) of `total` and return its loss.
+    def _make_fabric(self) -> Fabric:
+        self.scaler = torch.amp.GradScaler("cpu") if self.precision == "fp16" else None
+        if self.scaler is not None:
+            mixed = MixedPrecision("16-mixed", device="cpu", scaler=self.scaler)
+            return Fabric(accelerator="cpu", devices=1, plugins=[mixed])
+        return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")
 
-        A loss or gradient that is not finite is skipped; three in a row end the training.
+    def step(self, number: int, total: int, batch: Batch | None = None) -> float:
+        """Do step `number` (from 0) of `total` with its batch (None: made here) and return its loss.
 
-        Raises:
-            UsageError: DIVERGED.
+        A step whose loss or gradient is not finite changes nothing and is counted in `bad_steps`.
         """
-        images, labels = self.batch(number)
+        images, labels = self.batch(number) if batch is None else (batch.images, batch.labels)
+        images = images.to(memory_format=torch.channels_last_3d)
+        buffers = [buffer.clone() for buffer in self.net.buffers()]
         rate = learning_rate(number, total, self.plan.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
         value = self._gradients(images, labels)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
-        if not (math.isfinite(value) and bool(torch.isfinite(norm))):
-            self._count_bad(number)
+        if not (math.isfinite(value) and (bool(torch.isfinite(norm)) or self._may_scale_down())):
+            self.bad_steps += 1
+            self._undo(buffers)
             return value
         self.bad_steps = 0
         self._optimizer.step()
@@ -100,19 +115,25 @@ class Learner:
 
     def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The augmented batch of a step: images (B, C, I, J, K) channels-last, labels (B, I, J, K)."""
-        images, labels = self.sampler.draw(number)
-        rng = np.random.default_rng((self.plan.seed, number, 3))
-        changes = draw_changes(self.plan.augment, self.plan.batch, self.plan.patch, rng)
-        images, labels = augment(images, labels, changes)
-        return images.to(memory_format=torch.channels_last_3d), labels
+        made = self.recipe.make(number)
+        return made.images.to(memory_format=torch.channels_last_3d), made.labels
 
-    def _count_bad(self, number: int) -> None:
-        self.bad_steps += 1
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise UsageError(
-                f"The loss was not finite in {self.bad_steps} steps in a row (last: step {number}); lower train.learning_rate.",
-                code="DIVERGED",
-            )
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the batches."""
+        return Recipe(self.sampler, self.plan.augment)
+
+    def _may_scale_down(self) -> bool:
+        """Whether the scaler, which skips the step itself, has room to try a smaller scale."""
+        return self.scaler is not None and self.scaler.get_scale() > LEAST_SCALE
+
+    def _undo(self, buffers: list[torch.Tensor]) -> None:
+        """Put back what the forward pass of a skipped step changed (running means of a batch norm), and let the scaler know."""
+        with torch.no_grad():
+            for buffer, before in zip(self.net.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        if self.scaler is not None:
+            self.scaler.update()
 
     @torch.no_grad()
     def _average(self, number: int) -> None:
@@ -132,8 +153,12 @@ class Learner:
             found |= {f"adam.{index}.{name}": value for name, value in state.items()}
         return found
 
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take up the tensors of a checkpoint.
+    def scaler_state(self) -> dict[str, float] | None:
+        """The state of the gradient scaler, or None without one."""
+        return None if self.scaler is None else dict(self.scaler.state_dict())
+
+    def restore(self, tensors: dict[str, torch.Tensor], scaler: Mapping[str, float] | None = None) -> None:
+        """Take up the tensors of a checkpoint, and the state of its gradient scaler.
 
         Raises:
             IntegrityError: they are of another network.
@@ -153,6 +178,8 @@ class Learner:
         whole = self.optimizer.state_dict()
         whole["state"] = state
         self.optimizer.load_state_dict(whole)
+        if self.scaler is not None and scaler is not None:
+            self.scaler.load_state_dict(dict(scaler))
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,55 +1,48 @@
 """One sitting of a training: from the start, or from a checkpoint, to the end or a signal."""
 
-import resource
-import signal
+import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from bedside.core.config import Study
-from bedside.core.errors import Interrupted, ResourceError
+from bedside.core.config import Site, Study
+from bedside.core.errors import Interrupted, ResourceError, UsageError
 from bedside.core.plan import Plan
 from bedside.core.progress import Progress
-from bedside.core.run import CurvePoint, PlannedSteps
+from bedside.core.run import Cost, CurvePoint, Incident, PlannedSteps
 from bedside.core.task import Network, Task
+from bedside.data.loader import Batch, Loader, NoBatchError
 from bedside.data.patches import Example, PatchSampler
-from bedside.train.checkpoint import Checkpoint, Position, load_checkpoint, save_checkpoint
+from bedside.train import randomness
+from bedside.train.checkpoint import (
+    Checkpoint,
+    Position,
+    check_same,
+    load_checkpoint,
+    load_good,
+    save_checkpoint,
+    settings,
+)
 from bedside.train.loop import Learner, fastest_precision, moments
+from bedside.train.memory import is_out_of_memory, release, smaller
+from bedside.train.meter import Meter, peak_memory_mb
+from bedside.train.replans import Replans
+from bedside.train.signals import Stop, kept_signals
 from bedside.train.validate import foreground_dice
+from bedside.train.watchdog import stalled, watched
 
 NOTE_EVERY_SECONDS = 1.0
-REPLAN_AT = (0.08, 0.25, 0.5, 0.75, 0.9)
-REPLAN_BEYOND = 0.1
 CURVE_POINTS = 200
+MOST_BAD_STEPS = 3
+GOOD_STATES, GOOD_STEPS = 10, 25
+"""A state to return to is kept ten times in a training, and not more often than every 25 steps."""
+_log = logging.getLogger("bedside.train")
 
 
-class Replans:
-    """Keeps a budget of minutes on a machine whose speed changes: says when the number of steps has to be corrected.
-
-    At a few fixed shares of the budget the speed since the last look is extrapolated; a plan that is off by more than 10 % is
-    corrected. With `train.steps` there is no budget and nothing is ever corrected.
-    """
-
-    def __init__(self, position: Position, minutes: float | None) -> None:
-        self.budget_seconds = 60 * minutes if minutes is not None else None
-        self.seconds, self.step = position.seconds, position.step
-
-    def due(self, position: Position) -> int | None:
-        """Return the corrected total after this step, or None where the plan stands."""
-        budget = self.budget_seconds
-        if budget is None or position.step >= position.total_steps or position.step == self.step:
-            return None
-        if not any(self.seconds < share * budget <= position.seconds for share in REPLAN_AT):
-            return None
-        rate = (position.seconds - self.seconds) / (position.step - self.step)
-        self.seconds, self.step = position.seconds, position.step
-        total = position.step + max(1, int((budget - position.seconds) / rate))
-        return total if abs(total - position.total_steps) > REPLAN_BEYOND * position.total_steps else None
+class _StoppedError(Exception):
+    """A signal came while cases were scored."""
 
 
 @dataclass
@@ -57,100 +50,269 @@ class Sitting:
     """What one process does of a training.
 
     Attributes:
-        study: what is asked; plan: what is done; folder: of the checkpoints; progress: listener.
+        study: what is asked; planned: what is done; folder: of the checkpoints; progress: listener.
         examples: to learn from; left_out: to validate on, may be empty.
+        site: how many processes make batches.
+        plan: as planned, or smaller where memory ran out.
     """
 
     study: Study
-    plan: Plan
+    planned: Plan
     folder: Path
     progress: Progress
     examples: list[Example]
     left_out: list[Example]
+    site: Site = field(default_factory=Site)
+    plan: Plan = field(init=False)
     learner: Learner = field(init=False)
+    loader: Loader = field(init=False)
+    meter: Meter = field(init=False)
     position: Position = field(init=False)
     best: dict[str, torch.Tensor] = field(init=False, default_factory=dict)
 
     def run(self) -> None:
-        """Do every step that is left."""
-        found = load_checkpoint(self.folder)
-        if found is None:
-            self._begin()
-        else:
-            self._resume(found)
+        """Do every step that is left.
+
+        Raises:
+            Interrupted: a signal came; saved.
+            ResourceError: STALLED, DISK_FULL, OUT_OF_MEMORY, MEMORY or WORKER; what was saved before is intact.
+            UsageError: DIVERGED, CHECKPOINT_CONFIG.
+        """
+        self.plan = self.planned
+        with kept_signals() as stop:
+            found = load_checkpoint(self.folder)
+            if found is None:
+                self._begin()
+            else:
+                self._resume(found)
+            self._open_loader()
+            try:
+                self._work(stop)
+            except NoBatchError as error:
+                self._save()
+                raise stalled(error, self.loader, folder=self.folder, step=self.position.step) from error
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise ResourceError(
+                    "Memory ran out outside of the training steps; give more memory, or validate on smaller cases. The last"
+                    " checkpoint is intact.",
+                    code="OUT_OF_MEMORY",
+                ) from error
+            finally:
+                self.loader.close()
+            self.position = self.position.model_copy(update={"cost": self.meter.cost()})
+
+    def _work(self, stop: Stop) -> None:
         started, before = time.perf_counter(), self.position.seconds
         saved_at = noted_at = started
         replans = Replans(self.position, self.plan.minutes)
         self.progress.start("training", self.position.total_steps)
-        losses: list[float] = []
-        with _signals() as stop:
-            while self.position.step < self.position.total_steps:
-                losses.append(self.learner.step(self.position.step, self.position.total_steps))
-                now = time.perf_counter()
-                self._advance(before + now - started)
-                if self._is_scored() or self._is_curve_point():
-                    self._mark(losses, score=self._is_scored())
-                    losses = []
-                self._follow(replans.due(self.position))
-                if now - noted_at > NOTE_EVERY_SECONDS or self.position.step == self.position.total_steps:
-                    self.progress.advance(self.position.step, f"loss {losses[-1]:.3f}" if losses else self._note())
-                    noted_at = now
-                if stop.received or now - saved_at > 60 * self.study.train.checkpoint_minutes:
+        interval = 60 * self.study.train.checkpoint_minutes
+        while True:
+            now = time.perf_counter()
+            if self._is_mark():
+                if self._is_scored() and now - saved_at > interval / 2:
                     self._save()
                     saved_at = now
-                if stop.received:
-                    raise Interrupted(
-                        f"Stopped at step {self.position.step} of {self.position.total_steps} and saved;"
-                        " the same command goes on from there."
-                    )
+                self._try_to_mark(stop)
+                self._follow(replans.due(self.position))
+            if stop.received or now - saved_at > interval or self.position.step == self.position.total_steps:
+                self._save()
+                saved_at = now
+            if stop.received:
+                raise Interrupted(
+                    f"Stopped at step {self.position.step} of {self.position.total_steps} and saved;"
+                    " the same command goes on from there."
+                )
+            if self.position.step == self.position.total_steps:
+                return
+            loss = self._do_step()
+            now = time.perf_counter()
+            self._advance(before + now - started, loss)
+            if not self._is_mark():
+                self._follow(replans.due(self.position))
+            if now - noted_at > NOTE_EVERY_SECONDS or self.position.step == self.position.total_steps:
+                scores = [point.score for point in self.position.curve if point.score is not None]
+                self.progress.advance(self.position.step, self.meter.note(loss, scores[-1] if scores else None))
+                noted_at = now
 
     def _begin(self) -> None:
-        plan = self.plan
-        precision, seconds = fastest_precision(self._make_learner, plan.precision)
-        total = plan.steps
-        if total is None:
-            validation = self._seconds_of_validation(precision) * self.study.train.validations if self.left_out else 0.0
-            total = max(1, int((60 * (plan.minutes or 0) - validation) / seconds))
-        self.learner = self._make_learner(precision)
         self.position = Position(
             step=0,
-            total_steps=total,
+            total_steps=0,
             seconds=0.0,
             resumed=0,
-            precision=precision,
-            seconds_per_step=seconds,
+            precision="fp32",
+            seconds_per_step=0.0,
             best_score=None,
-            schedule=(PlannedSteps(at=0, total=total),),
+            schedule=(),
             curve=(),
         )
+        self.meter = Meter(Cost(), self.site.watts_per_core)
+        while True:
+            try:
+                precision, seconds = fastest_precision(self._make_learner, self._precision())
+                total = self.plan.steps or self._steps_that_fit(precision, seconds)
+                self.learner = self._make_learner(precision)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._make_smaller()
+        update = {"total_steps": total, "precision": precision, "seconds_per_step": seconds}
+        self.position = self.position.model_copy(update=update | {"schedule": (PlannedSteps(at=0, total=total),)})
+
+    def _precision(self) -> str:
+        """What is timed: nothing that a clock decides where everything must repeat."""
+        auto = self.plan.precision == "auto" and self.study.train.deterministic
+        return "fp32" if auto else self.plan.precision
+
+    def _steps_that_fit(self, precision: str, seconds: float) -> int:
+        validation = self._seconds_of_validation(precision) * self.study.train.validations if self.left_out else 0.0
+        return max(1, int((60 * (self.plan.minutes or 0) - validation) / seconds))
 
     def _resume(self, found: Checkpoint) -> None:
+        check_same(self.planned, found)
         self.position = found.position.model_copy(update={"resumed": found.position.resumed + 1})
+        self.meter = Meter(found.position.cost, self.site.watts_per_core)
+        smaller = {name: value for name in ("micro_batch", "patch") if (value := getattr(found.position, name)) is not None}
+        self.plan = self.planned.model_copy(update=smaller)
         self.learner = self._make_learner(found.position.precision)
-        self.learner.restore(dict(found.tensors))
+        self.learner.restore(dict(found.tensors), found.scaler)
+        self.learner.bad_steps = found.position.bad_steps
         self.best = {name: value for name, value in found.tensors.items() if name.startswith("best.")}
+        if found.random is not None:
+            randomness.put_back(found.random)
+        if found.passed_over:
+            files = "checkpoint is" if found.passed_over == 1 else f"{found.passed_over} checkpoints are"
+            self._note("CHECKPOINT_DAMAGED", f"the newest {files} damaged; the one of step {found.position.step} is taken")
 
     def _make_learner(self, precision: str) -> Learner:
         """A learner with the seed's fresh weights, the same at every call."""
         plan = self.plan
         task: Task = self.study.task  # type: ignore[assignment]
         network: Network = plan.network  # type: ignore[assignment]
-        torch.manual_seed(plan.seed)
+        randomness.seed_all(plan.seed)
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
-        sampler = PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
-        return Learner(net, task, sampler, plan, precision)
+        return Learner(net, task, self._sampler(), plan, precision)
+
+    def _sampler(self) -> PatchSampler:
+        plan = self.plan
+        return PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
+
+    def _open_loader(self) -> None:
+        seconds = self.study.train.stall_seconds
+        self.loader = Loader(self.learner.recipe, workers=self.site.loader_workers, seconds=seconds)
+
+    def _do_step(self) -> float:
+        """Do the next step, in smaller pieces if memory runs out."""
+        while True:
+            try:
+                batch = self._take()
+                started = time.perf_counter()
+                loss = self.learner.step(self.position.step, self.position.total_steps, batch)
+                self.meter.step_seconds += time.perf_counter() - started
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._make_smaller()
+        if self.learner.bad_steps:
+            self._skipped(batch)
+        return loss
+
+    def _take(self) -> Batch:
+        started = time.perf_counter()
+        with watched(1.5 * self.loader.seconds if self.site.loader_workers else self.loader.seconds):
+            batch = self.loader.take(self.position.step)
+        self.meter.data_seconds += time.perf_counter() - started
+        self.meter.augment_seconds += batch.seconds
+        while self.loader.replaced:
+            self._note("WORKER_REPLACED", f"a loader process died and another took its place ({self.loader.replaced.pop()})")
+        return batch
+
+    def _make_smaller(self) -> None:
+        """Take the next rung down and carry everything over; fails when there is none."""
+        self.plan, incident = smaller(self.plan, self.position.step)
+        patch = self.plan.patch if self.plan.patch != self.planned.patch else None
+        micro = self.plan.micro_batch if self.plan.micro_batch != self.planned.micro_batch else None
+        self.position = self.position.model_copy(update={"micro_batch": micro, "patch": patch})
+        self._note(incident.code, incident.said)
+        if not hasattr(self, "learner"):
+            release()
+            return
+        self.learner.optimizer.zero_grad()
+        self.learner.plan, self.learner.sampler = self.plan, self._sampler()
+        release()
+        if hasattr(self, "loader"):
+            self.loader.close()
+            self._open_loader()
+
+    def _skipped(self, batch: Batch) -> None:
+        """Say which cases a step was skipped for; return to the last good state after three in a row."""
+        step, names = self.position.step, self.learner.sampler.cases(self.position.step)
+        broken = tuple(name for name, image in zip(names, batch.images, strict=True) if not bool(torch.isfinite(image).all()))
+        said = "a voxel of its cases is not finite" if broken else "the loss or its gradient is not finite"
+        self._note("NOT_FINITE", f"step {step} was skipped: {said}", broken or names)
+        if self.learner.bad_steps >= MOST_BAD_STEPS:
+            self._return()
+
+    def _return(self) -> None:
+        """Take up the last good state and go on behind the steps that failed; twice to the same state is no progress."""
+        good = load_good(self.folder, until=self.position.step)
+        step = 0 if good is None else good.position.step
+        failed = self.position.incidents[-MOST_BAD_STEPS:]
+        cases = tuple(sorted({case for incident in failed for case in incident.cases}))
+        if self.position.returned_to == step:
+            raise UsageError(
+                f"The loss is not finite again and again (last at step {self.position.step}, with {', '.join(cases)}), also after"
+                f" returning to step {step}; look at these cases, or lower train.learning_rate.",
+                code="DIVERGED",
+            )
+        if good is None:
+            self.learner = self._make_learner(self.position.precision)
+        else:
+            self.learner.restore(dict(good.tensors), good.scaler)
+            self.learner.bad_steps = 0
+        self.position = self.position.model_copy(update={"returned_to": step})
+        self._note("RESTORED", f"{MOST_BAD_STEPS} steps in a row failed; the weights of step {step} are taken up again", cases)
+
+    def _note(self, code: str, said: str, cases: tuple[str, ...] = ()) -> None:
+        """Write an incident down, in the log and for the run record."""
+        incident = Incident(step=self.position.step, code=code, said=said, cases=tuple(dict.fromkeys(cases)))
+        self.position = self.position.model_copy(update={"incidents": (*self.position.incidents, incident)})
+        named = f" (cases {', '.join(incident.cases)})" if incident.cases else ""
+        _log.warning("%s%s", said, named)
 
     def _seconds_of_validation(self, precision: str) -> float:
         learner = self._make_learner(precision)
         start = time.perf_counter()
-        self._score(learner, self.left_out[:1])
+        self._score_one(learner, self.left_out[0])
         return (time.perf_counter() - start) * len(self.left_out)
 
-    def _score(self, learner: Learner, examples: list[Example]) -> float:
-        return foreground_dice(learner.ema, examples, task=learner.task, patch=self.plan.patch)
+    def _score_one(self, learner: Learner, example: Example) -> float:
+        return foreground_dice(learner.ema, [example], task=learner.task, patch=self.plan.patch)
 
-    def _advance(self, seconds: float) -> None:
-        self.position = self.position.model_copy(update={"step": self.position.step + 1, "seconds": seconds})
+    def _score(self, stop: Stop) -> float:
+        """Mean over the left-out cases; given up between two of them when a signal comes."""
+        started = time.perf_counter()
+        scores = []
+        for example in self.left_out:
+            if stop.received:
+                raise _StoppedError
+            scores.append(self._score_one(self.learner, example))
+        self.meter.validation_seconds += time.perf_counter() - started
+        return sum(scores) / len(scores)
+
+    def _advance(self, seconds: float, loss: float) -> None:
+        total, count = self.position.losses
+        losses = (total, count) if self.learner.bad_steps else (total + loss, count + 1)
+        update = {"step": self.position.step + 1, "seconds": seconds, "losses": losses, "bad_steps": self.learner.bad_steps}
+        self.position = self.position.model_copy(update=update)
+        every = max(GOOD_STEPS, self.position.total_steps // GOOD_STATES)
+        if self.position.step % every == 0 and not self.learner.bad_steps:
+            self._save(good=True)
 
     def _follow(self, total: int | None) -> None:
         """Take up a corrected number of steps: the learning rate falls to zero at the new end."""
@@ -163,26 +325,41 @@ class Sitting:
     def _is_scored(self) -> bool:
         return bool(self.left_out) and self.position.step in moments(self.position.total_steps, self.study.train.validations)
 
-    def _is_curve_point(self) -> bool:
-        every = max(1, self.position.total_steps // CURVE_POINTS)
-        return self.position.step % every == 0 or self.position.step == self.position.total_steps
+    def _is_mark(self) -> bool:
+        """Whether a point of the curve belongs here and is not there yet."""
+        step, total = self.position.step, self.position.total_steps
+        there = bool(self.position.curve) and self.position.curve[-1].step == step
+        belongs = self._is_scored() or step % max(1, total // CURVE_POINTS) == 0 or step == total
+        return step > 0 and belongs and not there
 
-    def _mark(self, losses: list[float], *, score: bool) -> None:
-        """Add a point to the curve; keep the averaged weights if they score best on the left-out fold."""
-        value = self._score(self.learner, self.left_out) if score else None
+    def _try_to_mark(self, stop: Stop) -> None:
+        """Add a point to the curve; keep the averaged weights if they score best on the left-out fold.
+
+        When a signal comes meanwhile nothing is added, and going on begins with the scoring.
+        """
+        try:
+            value = self._score(stop) if self._is_scored() else None
+        except _StoppedError:
+            return
         if value is not None and (self.position.best_score is None or value > self.position.best_score):
             self.best = {f"best.{name}": tensor.clone() for name, tensor in self.learner.ema.state_dict().items()}
             self.position = self.position.model_copy(update={"best_score": value})
-        mean = sum(losses) / len(losses) if losses else float("nan")
+        total, count = self.position.losses
+        mean = total / count if count else float("nan")
         point = CurvePoint(step=self.position.step, minutes=round(self.position.seconds / 60, 3), loss=mean, score=value)
-        self.position = self.position.model_copy(update={"curve": (*self.position.curve, point)})
+        update = {"curve": (*self.position.curve, point), "losses": (0.0, 0)}
+        self.position = self.position.model_copy(update=update)
 
-    def _note(self) -> str:
-        scores = [point.score for point in self.position.curve if point.score is not None]
-        return f"dice {scores[-1]:.3f}" if scores else ""
-
-    def _save(self) -> None:
-        save_checkpoint(self.folder, Checkpoint(self.position, self.learner.tensors() | self.best))
+    def _save(self, *, good: bool = False) -> None:
+        self.position = self.position.model_copy(update={"cost": self.meter.cost()})
+        checkpoint = Checkpoint(
+            self.position,
+            self.learner.tensors() | self.best,
+            random=randomness.now(),
+            scaler=self.learner.scaler_state(),
+            plan=settings(self.planned),
+        )
+        save_checkpoint(self.folder, checkpoint, good=good)
         used = peak_memory_mb()
         if used > self.plan.memory_mb:
             raise ResourceError(
@@ -196,34 +373,3 @@ class Sitting:
         if self.best:
             return {name.removeprefix("best."): value for name, value in self.best.items()}
         return dict(self.learner.ema.state_dict())
-
-
-@dataclass
-class _Stop:
-    received: int = 0
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 into a flag that is looked at between steps (main thread only)."""
-    stop = _Stop()
-
-    def remember(number: int, _frame: FrameType | None) -> None:
-        stop.received = number
-
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    try:
-        before = {number: signal.signal(number, remember) for number in wanted}
-    except ValueError:  # not the main thread: whoever runs the threads handles signals
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,101 @@
+"""What a training takes while it runs: seconds, processors, memory, energy."""
+
+import os
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bedside.core.run import Cost
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB of 2^20 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    found = os.times()
+    return found.user + found.system + found.children_user + found.children_system
+
+
+def microjoules(powercap: Path = POWERCAP) -> dict[str, tuple[int, int]] | None:
+    """Energy counters of the processor packages: name -> (value, where it wraps); None where there are none that we may read.
+
+    Source: the kernel's documentation of the power capping framework (RAPL zones).
+    """
+    found = {}
+    for zone in sorted(powercap.glob("intel-rapl:*")):
+        if zone.name.count(":") == 1:  # a package; what lies below it is counted in it
+            try:
+                value, most = (int((zone / name).read_text(encoding="ascii")) for name in ("energy_uj", "max_energy_range_uj"))
+            except (OSError, ValueError):
+                return None
+            found[zone.name] = value, most
+    return found or None
+
+
+def joules_between(before: dict[str, tuple[int, int]] | None, after: dict[str, tuple[int, int]] | None) -> float | None:
+    """Energy between two readings, each counter wrapped once at most; None where one is missing."""
+    if before is None or after is None or before.keys() != after.keys():
+        return None
+    steps = [(after[name][0] - value) % most for name, (value, most) in before.items()]
+    return sum(steps) / 1e6
+
+
+@dataclass
+class Meter:
+    """Adds up the cost of this sitting on top of what the sittings before it took.
+
+    Attributes:
+        before: of the earlier sittings; watts_per_core: for an estimate, where the processor does not count its energy.
+        step_seconds, data_seconds, validation_seconds, augment_seconds: of this sitting.
+    """
+
+    before: Cost
+    watts_per_core: float
+    step_seconds: float = 0.0
+    data_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    augment_seconds: float = 0.0
+    _began: float = field(default_factory=time.perf_counter)
+    _cpu_began: float = field(default_factory=cpu_seconds)
+    _counters: dict[str, tuple[int, int]] | None = field(default_factory=microjoules)
+    _joules: float = 0.0
+
+    def cost(self) -> Cost:
+        """What all sittings took until now; call it every few minutes, as the counters wrap."""
+        used = cpu_seconds() - self._cpu_began
+        measured = self._measured()
+        before = self.before
+        return Cost(
+            wall_seconds=before.wall_seconds + time.perf_counter() - self._began,
+            cpu_seconds=before.cpu_seconds + used,
+            step_seconds=before.step_seconds + self.step_seconds,
+            data_seconds=before.data_seconds + self.data_seconds,
+            validation_seconds=before.validation_seconds + self.validation_seconds,
+            augment_seconds=before.augment_seconds + self.augment_seconds,
+            joules=before.joules + (self._joules if measured else used * self.watts_per_core),
+            measured=measured and (before.measured or before.wall_seconds == 0.0),
+        )
+
+    def _measured(self) -> bool:
+        if self._counters is None:
+            return False
+        now = microjoules()
+        more = joules_between(self._counters, now)
+        if more is None:
+            self._counters = None
+            return False
+        self._joules, self._counters = self._joules + more, now
+        return True
+
+    def note(self, position_loss: float, score: float | None) -> str:
+        """The live line: loss, seconds per step, share of waiting for data, memory, score."""
+        took = self.step_seconds + self.data_seconds
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        said = f"loss {position_loss:.3f}, data {100 * self.data_seconds / max(1e-9, took):.0f} %, {resident:.0f} MB"
+        return said if score is None else f"{said}, Dice {score:.3f}"
