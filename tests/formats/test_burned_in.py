@@ -5,8 +5,7 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
-from pydicom import dcmread, dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom import dcmread
 from pydicom.pixels.utils import compress
 from pydicom.uid import (
     JPEG2000,
@@ -29,7 +28,8 @@ from bedside.formats.dicom import read_folder
 from bedside.formats.dicom_elements import Elements, walk
 from bedside.formats.dicom_write_syntax import encode
 
-STORAGE = "1.2.840.10008.5.1.4.1.1."
+from .pictures import dataset, part10, written
+
 NATIVE = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian]
 BOXES = ((0, 0, 30, 9), (40, 20, 63, 31))
 PLAIN = Deidentification()
@@ -40,45 +40,6 @@ def picture(dtype=np.uint8, *, samples=1, frames=1, seed=0, rows=48, columns=64,
     stored = bits or 8 * np.dtype(dtype).itemsize
     low, high = (-(1 << (stored - 1)), 1 << (stored - 1)) if np.dtype(dtype).kind == "i" else (0, 1 << stored)
     return np.random.default_rng(seed).integers(low, high, (frames, rows, columns, samples)).astype(dtype)
-
-
-def dataset(pixels, *, branch="6.1", modality="US", photometric="", bits=None, planar=0, **others):
-    """A data set with everything but pixel bytes."""
-    frames, rows, columns, samples = pixels.shape
-    data = Dataset()
-    data.SOPClassUID, data.SOPInstanceUID, data.Modality = others.pop("sop_class", STORAGE + branch), "1.2.3.4", modality
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.PatientID = "1.2.3", "1.2.3.1", "P1"
-    data.SamplesPerPixel, data.Rows, data.Columns = samples, rows, columns
-    data.PhotometricInterpretation = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
-    data.BitsAllocated = 8 * pixels.dtype.itemsize
-    data.BitsStored = bits or data.BitsAllocated
-    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
-    if samples == 3:
-        data.PlanarConfiguration = planar
-    if frames > 1:
-        data.NumberOfFrames = frames
-    for keyword, value in others.items():
-        setattr(data, keyword, value)
-    return data
-
-
-def part10(data, pixels, syntax=ExplicitVRLittleEndian):
-    """The file's bytes in a native transfer syntax, written the way PS3.5 8.1 says."""
-    laid = np.moveaxis(pixels, 3, 1) if data.get("PlanarConfiguration") == 1 else pixels
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    raw = laid.astype(laid.dtype.newbyteorder(order)).tobytes()
-    raw += b"\0" * (len(raw) % 2)
-    data.add_new("PixelData", "OW" if data.BitsAllocated == 16 else "OB", raw)
-    return written(data, syntax)
-
-
-def written(data, syntax=ExplicitVRLittleEndian):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = syntax, data.SOPClassUID, "1.2.3.4"
-    data.file_meta = meta
-    stream = BytesIO()
-    dcmwrite(stream, data, enforce_file_format=True)
-    return stream.getvalue()
 
 
 def walked(data):
