@@ -3,6 +3,7 @@
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from bedside.core.workspace import Workspace
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.ingest.compare import diff, versions
 from bedside.ingest.pipeline import ingest, plan, summary
-from bedside.ingest.records import alone
-from bedside.ingest.versions import drop, line_of
+from bedside.ingest.records import Records, alone
+from bedside.ingest.versions import drop
 
 from .conftest import SECTIONS, Received
 
@@ -72,6 +73,23 @@ def test_the_same_batch_again_adds_nothing(batch, second, config):
     assert ingest(config, second.root, add=True) == version
     assert ingest(config, batch.root, add=True) == version
     assert list(config.workspace.ledger.events()) == before
+
+
+def test_adding_a_batch_reads_as_many_manifests_however_many_versions_there_are(batch, second, config, monkeypatch):
+    ingest(config, batch.root)
+    read = []
+    whole = Dataset.manifest.func
+    counting = cached_property(lambda dataset: (read.append(dataset.digest), whole(dataset))[1])
+    counting.__set_name__(Dataset, "manifest")
+    monkeypatch.setattr(Dataset, "manifest", counting)
+    counts = []
+    for number, name in enumerate("efgh", start=4):
+        second.add(name, number)
+        read.clear()
+        ingest(config, second.root, add=True)
+        counts.append(len(read))
+        assert len(set(read)) == 2, "the version to add to, and the one that was made"
+    assert len(set(counts)) == 1
 
 
 def test_a_folder_that_grew_adds_what_is_new_and_counts_the_rest_as_duplicates(batch, config):
@@ -159,7 +177,8 @@ def test_a_version_leads_back_to_the_scans_of_all_its_batches(batch, second, con
     sources = {volume.source for case in version.manifest.cases for volume in case.volumes.values()}
     assert set(history.scans) == sources
     assert history.checked == 2
-    assert [one.digest for one in line_of(version)] == [version.digest, first.digest]
+    line = Records(config.workspace).line(version.digest)
+    assert list(line) == [(version.digest, first.digest), (first.digest, "")]
     path = next(first.folder.glob("*.npy"))
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"?")

@@ -226,7 +226,11 @@ def _entered(pair: Pair, found: Converted, rules: Rules, taken: Taken) -> Outcom
         return Accepted(record, pair.files, found.label_apart_mm, patient_of(pair), relabelled=True)
     record = _record(pair, found, rules)
     if record.id in taken.names:
-        return Refused(pair.files, "CASE_ID", "Another case has the same name after unsafe names were replaced; rename one.")
+        sentence = (
+            "Another case has the same name: its received name differs only in what is unsafe in a name, so rename one of the two;"
+            " or the version before took this very series under other mask rules, so ingest all batches again without --add."
+        )
+        return Refused(pair.files, "CASE_ID", sentence)
     taken.contents[content] = record
     taken.names[record.id] = _sources(record)
     return Accepted(record, pair.files, found.label_apart_mm, patient_of(pair))

@@ -28,7 +28,7 @@ from bedside.ingest.quarantine import Quarantine, received_digest
 from bedside.ingest.records import Records, alone
 from bedside.ingest.stats import Looks, Stats
 from bedside.ingest.survey import Survey, survey
-from bedside.ingest.versions import check_follows, check_stored_alike, latest, line_of
+from bedside.ingest.versions import check_follows, check_stored_alike, latest
 
 if TYPE_CHECKING:
     from bedside.formats.table import ClinicalTable
@@ -286,8 +286,10 @@ def _known(batch: _Batch, records: Records, digests: Mapping[str, str] | None) -
     if batch.parent is None:
         found = records.dataset(batch.receipt(digests, certificate, ""))
         return _here(Dataset(found, workspace)) if found else None
-    for version in line_of(batch.parent):
-        if records.dataset(batch.receipt(digests, certificate, version.manifest.parent)) == version.digest:
+    for version, before in records.line(batch.parent.digest):
+        if not (workspace.store / version).is_dir():
+            break
+        if records.dataset(batch.receipt(digests, certificate, before)) == version:
             return _here(batch.parent)
     return None
 

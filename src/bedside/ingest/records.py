@@ -34,6 +34,7 @@ class Records:
         self._ledger = workspace.ledger
         self._rules = ""
         self._datasets: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
         self._known: set[tuple[str, ...]] = set()
         self.certificates: list[str] = []
         for event in self._ledger.events():
@@ -41,6 +42,7 @@ class Records:
                 self._rules = event.outputs.get("rules", "")
             elif event.action == "ingested":
                 self._datasets[str(event.facts.get("receipt"))] = event.outputs.get("dataset", "")
+                self._parents[event.outputs.get("dataset", "")] = event.inputs.get(PARENT, "")
             elif event.action == "case_accepted":
                 self._known.add(("case", event.outputs.get("case", "")))
             elif event.action == "quarantined":
@@ -53,6 +55,13 @@ class Records:
     def dataset(self, receipt: str) -> str:
         """The dataset that the same files under the same rules gave before, or ""."""
         return self._datasets.get(receipt, "")
+
+    def line(self, dataset: str) -> Iterator[tuple[str, str]]:
+        """Yield a dataset and its parent, then those of the version before, and so on; no manifest is read."""
+        while dataset and dataset in self._parents:
+            parent = self._parents[dataset]
+            yield dataset, parent
+            dataset = parent
 
     def freeze(self, promote: Promote) -> None:
         """Fix the rules of promotion, unless the last ones fixed are the same."""

@@ -1,12 +1,12 @@
 """Versions of a dataset: which one a batch is added to, and a version without some cases."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from bedside.core.config import Config, Study
 from bedside.core.custody import newest
 from bedside.core.dataset import FORMAT, MANIFEST, Counts, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_json
-from bedside.core.errors import IntegrityError, UsageError
+from bedside.core.errors import UsageError
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
 from bedside.core.sealing import is_sealed, unsealed
@@ -23,20 +23,6 @@ def latest(workspace: Workspace) -> Dataset:
         UsageError: there is none yet.
     """
     return Dataset(newest(workspace, "ingested", "dataset"), workspace)
-
-
-def line_of(dataset: Dataset) -> Iterator[Dataset]:
-    """A dataset and the versions before it, newest first, as far as they are in the store."""
-    seen: set[str] = set()
-    version = dataset
-    while version.digest not in seen:
-        seen.add(version.digest)
-        yield version
-        parent = version.manifest.parent
-        if not parent or not (dataset.workspace.store / parent).is_dir():
-            return
-        version = Dataset(parent, dataset.workspace)
-    raise IntegrityError("A dataset is its own ancestor; its manifest was not written by bedside.", code="NOT_A_DATASET")
 
 
 def check_follows(parent: Dataset, study: Study, identity: Identity) -> None:
