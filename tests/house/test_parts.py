@@ -17,6 +17,7 @@ SETTINGS: dict[tuple[str, str], dict[str, object]] = {
     ("gate", "absolute"): {"floor": 0.8},
     ("gate", "latency"): {"p95_seconds": 20},
     ("gate", "non_inferiority"): {"margin": 0.01},
+    ("task", "region_segmentation"): {"regions": [{"name": "whole", "structures": [1, 2]}, {"name": "back", "structures": [2]}]},
     ("network", "dynunet"): {"features": 2, "levels": 3},
     ("network", "segresnet"): {"features": 2, "blocks": [1, 1]},
     ("network", "swin_unetr"): {"features": 12, "window": 2},

@@ -9,6 +9,9 @@ from bedside.core.digest import digest_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.record import Record
 
+UNANNOTATED = 255
+"""Training id of a voxel that nobody annotated; the codes just below it say of partial annotation, see `tasks.annotation`."""
+
 Labels = dict[str, Annotated[int, Field(ge=0, le=65535)]]
 Coded = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:^-]+$")]
 

@@ -47,7 +47,10 @@ class Registry:
 
 
 _BUILT_IN = {
-    "task": {"segmentation": "bedside.tasks.segmentation:Segmentation"},
+    "task": {
+        "region_segmentation": "bedside.tasks.regions:RegionSegmentation",
+        "segmentation": "bedside.tasks.segmentation:Segmentation",
+    },
     "network": {
         "dynunet": "bedside.networks.unet:DynUNet",
         "segresnet": "bedside.networks.segresnet:SegResNet",

@@ -9,24 +9,37 @@ from pydantic import Field
 from bedside.core.case import Case
 from bedside.core.contract import Contract
 from bedside.core.record import Part
+from bedside.tasks.annotation import MAX_PARTIAL, Partial, possible, target_of
 
 if TYPE_CHECKING:
     import torch
 
+    from bedside.tasks.losses import Terms
+
 FloatArray = NDArray[np.float32]
+Objective = Literal["dice_ce", "dice_focal", "tversky"]
 
 
 class Segmentation(Part):
-    """Semantic segmentation with Dice plus cross-entropy.
+    """Semantic segmentation: each voxel is one structure.
 
     Attributes:
-        dice_weight: share of the Dice term in the loss; the rest is cross-entropy.
+        dice_weight: share of the Dice (or Tversky) term in the loss; the rest is cross-entropy (or focal loss).
+        objective: "dice_ce"; "dice_focal" counts sure voxels less, with `focal_gamma`; "tversky" weighs what is invented by
+            `tversky_alpha` and what is missed by the rest, beside cross-entropy.
+        focal_gamma: of "dice_focal".
+        tversky_alpha: of "tversky"; below 0.5 it finds more of small structures, and invents more.
+        partial: cases in which only some structures were annotated.
     """
 
     kind: ClassVar[str] = "task"
     part_name: ClassVar[Literal["segmentation"]] = "segmentation"
 
     dice_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    objective: Objective = "dice_ce"
+    focal_gamma: Annotated[float, Field(gt=0, le=5)] = 2.0
+    tversky_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    partial: tuple[Partial, ...] = Field(default=(), max_length=MAX_PARTIAL)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -38,29 +51,26 @@ class Segmentation(Part):
         return len(contract.structures)
 
     def target(self, case: Case) -> NDArray[np.generic]:
-        """The training ids, (I, J, K)."""
-        return np.asarray(case.volumes["label"].array[0])
+        """The training ids, (I, J, K), with the codes of `tasks.annotation` where not every structure was annotated."""
+        return target_of(case, self.partial)
 
     def loss(self, output: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
-        """Soft Dice over the whole batch, foreground channels only, plus cross-entropy over all.
-
-        Taking the Dice over the batch ("batch Dice", Isensee et al. 2021) keeps it smooth where a patch lacks a structure.
+        """Soft Dice over the whole batch, foreground channels only, plus cross-entropy over all; see `losses.exclusive`.
 
         Args:
             output: (B, C, I, J, K) raw network output.
-            target: (B, I, J, K) training ids, integer.
+            target: (B, I, J, K) as from `target`, integer.
         """
-        import torch
-        from torch.nn import functional
+        from bedside.tasks.losses import exclusive
 
-        output = output.float()
-        entropy = functional.cross_entropy(output, target.long())
-        probability = output.softmax(1)[:, 1:]
-        truth = torch.stack([target == index for index in range(1, output.shape[1])], dim=1)
-        overlap = (probability * truth).sum((0, 2, 3, 4))
-        total = probability.sum((0, 2, 3, 4)) + truth.sum((0, 2, 3, 4))
-        dice = 1.0 - ((2.0 * overlap + 1e-5) / (total + 1e-5)).mean()
-        return self.dice_weight * dice + (1.0 - self.dice_weight) * entropy
+        return exclusive(output, target, self._terms(), possible(output.shape[1], self.partial))
+
+    def _terms(self) -> "Terms":
+        from bedside.tasks.losses import Terms
+
+        if self.objective == "tversky":
+            return Terms(self.dice_weight, self.tversky_alpha, 1 - self.tversky_alpha)
+        return Terms(self.dice_weight, gamma=self.focal_gamma if self.objective == "dice_focal" else 0.0)
 
     def activate(self, output: FloatArray) -> FloatArray:
         """Softmax over the first axis of (C, I, J, K), in place."""

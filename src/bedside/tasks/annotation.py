@@ -1,0 +1,71 @@
+"""What a voxel of a mask says where the annotator did not look at everything: nothing, or which structures it may be."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bedside.core.case import Case
+from bedside.core.errors import InputRejected
+from bedside.core.labels import UNANNOTATED
+from bedside.core.record import Record
+
+MAX_PARTIAL = 16
+Structure = Annotated[int, Field(ge=1, le=UNANNOTATED - MAX_PARTIAL - 1)]
+
+
+class Partial(Record):
+    """Cases in which only some structures were annotated: what is background there may be any of the others.
+
+    Attributes:
+        column: of the clinical table, or "site".
+        value: of that column; the cases that have it are meant.
+        structures: training ids that were annotated in them.
+    """
+
+    column: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Annotated[str, Field(max_length=64)]
+    structures: tuple[Structure, ...] = Field(min_length=1)
+
+    def holds(self, case: Case) -> bool:
+        """Whether the case is one of these."""
+        found = case.site if self.column == "site" else case.clinical.get(self.column)
+        return found is not None and str(found) == self.value
+
+
+def target_of(case: Case, partial: Sequence[Partial]) -> NDArray[np.uint8]:
+    """The training ids of a case, (I, J, K); its background becomes the code of the first rule that holds for it.
+
+    Raises:
+        InputRejected: LABEL_PARTIAL: the mask holds a structure that is said not to have been annotated.
+    """
+    label = np.asarray(case.volumes["label"].array[0], dtype=np.uint8)
+    for number, rule in enumerate(partial):
+        if rule.holds(case):
+            strange = sorted(set(np.unique(label).tolist()) - {0, UNANNOTATED, *rule.structures})
+            if strange:
+                raise InputRejected(
+                    f"A mask holds the structures {strange}, which task.partial says were not annotated in such cases; list them"
+                    " there.",
+                    code="LABEL_PARTIAL",
+                )
+            return np.where(label == 0, np.uint8(_code(number)), label)
+    return label
+
+
+def possible(channels: int, partial: Sequence[Partial]) -> NDArray[np.bool_]:
+    """Which structures a voxel of each code may be, (256, channels): one for an id, every one where nothing was annotated."""
+    table = np.zeros((256, channels), dtype=bool)
+    table[range(channels), range(channels)] = True
+    table[UNANNOTATED] = True
+    for number, rule in enumerate(partial):
+        table[_code(number)] = True
+        table[_code(number), list(rule.structures)] = False
+    return table
+
+
+def _code(number: int) -> int:
+    """Codes of partial annotation count down from that of none."""
+    return UNANNOTATED - 1 - number
