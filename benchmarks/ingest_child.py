@@ -1,9 +1,10 @@
-"""One ingest in a process of its own, for `ingest_speed.py`: FOLDER STUDY MODALITY PAUSE; it imports nothing else."""
+"""One ingest in a process of its own, for `ingest_speed.py` and `ingest_memory.py`: FOLDER STUDY MODALITY PAUSE [PROCESSES]."""
 
 import sys
 from pathlib import Path
 from time import perf_counter, sleep
 
+from bedside.adapters.nursery import fork_ahead
 from bedside.core.config import Config, Site, Study
 from bedside.core.workspace import Workspace
 from bedside.ingest import pipeline
@@ -11,7 +12,7 @@ from bedside.ingest import pipeline
 PROCESSES = 2
 
 
-def config(folder: Path, modality: str) -> Config:
+def config(folder: Path, modality: str, *, processes: int = PROCESSES, labels: str | None = None) -> Config:
     """A study that takes every volume of a modality."""
     study = {
         "study": "speed",
@@ -22,7 +23,7 @@ def config(folder: Path, modality: str) -> Config:
             "min_extent_voxels": 1,
             "hu_check": False,
         },
-        "source": {"images": "images", "labels": None, "identity": "keep"},
+        "source": {"images": "images", "labels": labels, "identity": "keep"},
         "split": {"test": 0.0, "folds": 2},
         "task": {"name": "segmentation"},
         "network": {"name": "dynunet"},
@@ -30,12 +31,14 @@ def config(folder: Path, modality: str) -> Config:
         "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
         "accelerate": {"stages": [{"name": "onnxruntime"}]},
     }
-    site = Site(executor="processes", processes=PROCESSES, versioning="off", tracking="off")
+    site = Site(executor="processes", processes=processes, versioning="off", tracking="off")
     return Config(Study.model_validate(study), site, Workspace(folder))
 
 
-def main(source: str, folder: str, modality: str, pause_seconds: str) -> None:
-    study = config(Path(folder), modality)
+def main(source: str, folder: str, modality: str, pause_seconds: str, processes: str = str(PROCESSES)) -> None:
+    labels = "labels" if (Path(source) / "labels").is_dir() else None
+    study = config(Path(folder), modality, processes=int(processes), labels=labels)
+    fork_ahead("bedside.formats.header_pass", "bedside.ingest.convert")  # as `bedside ingest` does
     print("ready", flush=True)
     sleep(float(pause_seconds))
     started = perf_counter()

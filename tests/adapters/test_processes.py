@@ -178,10 +178,11 @@ def test_no_worker_is_left_after_the_end_not_even_a_zombie():
     assert nursery.returncode is not None
 
 
+@pytest.mark.parametrize("how", ["started", "forked"])
 @pytest.mark.parametrize("signalled", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_worker_outlives_a_killed_parent(signalled):
+def test_no_worker_outlives_a_killed_parent(signalled, how):
     driver = Path(__file__).with_name("parent.py")
-    with subprocess.Popen([sys.executable, str(driver)], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, str(driver), how], stdout=subprocess.PIPE, text=True) as parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
         assert all(map(alive, pids))

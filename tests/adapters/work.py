@@ -1,7 +1,9 @@
 """What the executors' tests let workers do: functions that a worker can import."""
 
 import ctypes
+import fcntl
 import os
+import resource
 import signal
 import sys
 import threading
@@ -104,3 +106,31 @@ def span(item):
     began = time.monotonic()
     time.sleep(0.01)
     return began, time.monotonic()
+
+
+def limits(_):
+    """Of core files in bytes, and of the address space in GB."""
+    return resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_AS)[0] / (1 << 30)
+
+
+def parent_of(_):
+    return os.getppid()
+
+
+def can_lock(path, _):
+    with Path(path).open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def open_files(_):
+    """What this process has open, by the number of the descriptor."""
+    found = []
+    for number in sorted(int(one.name) for one in Path("/proc/self/fd").iterdir()):
+        link = Path(f"/proc/self/fd/{number}")
+        if link.exists() or link.is_symlink():
+            found.append(str(link.readlink()))
+    return found

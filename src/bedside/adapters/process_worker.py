@@ -1,14 +1,15 @@
 """The child's side of `LocalProcesses`: a nursery that forks limited workers, and what a worker does.
 
-The nursery is an own interpreter. It imports what the workers will need once, then forks a worker in milliseconds whenever the
-parent asks. It ends, with every worker, as soon as the parent's end of its socket is closed, for example because the parent was
-killed; a worker whose nursery is killed is killed by the kernel.
+The nursery is an own interpreter, or a fork of the parent from before anything received was opened. It imports what the workers
+will need once, then forks a worker in milliseconds whenever the parent asks. It ends, with every worker, as soon as the parent's
+end of its socket is closed, for example because the parent was killed; a worker whose nursery is killed is killed by the kernel.
 
 Function, items and answers are pickled by `multiprocessing` on their way between the parent and its own children, over sockets
 that nobody else can open. This keeps a fault, a bomb or an endless loop in one child; it is no wall against code that runs there.
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 from bedside.core.errors import BedsideError
 
@@ -74,6 +75,23 @@ def serve(descriptor: int, modules: Sequence[str] = ()) -> None:
         control.send(json.dumps(answer).encode())
     for pid in children:
         _end(pid)
+
+
+def descend(descriptor: int) -> NoReturn:
+    """Be a nursery that was forked: let go of all that is the parent's, and end without its farewells."""
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(nothing, standard)
+        os.closerange(3, descriptor)
+        os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        gc.freeze()
+        serve(descriptor)
+    finally:
+        os._exit(0)
 
 
 def _import(module: str, path: list[str]) -> dict[str, str]:

@@ -1,22 +1,17 @@
 """Work spread over own processes with limits: what a hostile file does to one of them costs that file only."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
-from bedside.adapters.process_worker import FUNCTION, ITEM, MESSAGE_BYTES, Answer
-from bedside.core.errors import ResourceError
+from bedside.adapters.nursery import Item, Nursery, Worker, nursery_for
+from bedside.adapters.process_worker import FUNCTION, ITEM, Answer
 from bedside.core.ports import Lost, Room
 
 In = TypeVar("In")
@@ -28,119 +23,6 @@ _WAITING_BYTES = 32 << 20
 """Of answers that wait for an earlier one: above this nothing new is started."""
 _AHEAD_PER_WORKER = 64
 _QUICK_SECONDS, _MOST_PREFETCHED = 0.005, 32
-_PATIENCE_SECONDS = 5.0
-_NURSERY = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from bedside.adapters.process_worker import serve; serve(int(sys.argv[2]), json.loads(sys.argv[3]))"
-)
-_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
-"""One thread each: the processes are the parallelism, and a thread's stack and heap count as memory."""
-
-
-@dataclass
-class _Item:
-    """One item on its way: its place in the order, its bytes, whether it cost a worker before, and what it will take."""
-
-    number: int
-    data: bytes
-    again: bool = False
-    held_bytes: int = 0
-
-
-@dataclass(eq=False)
-class _Worker:
-    """The parent's end of one child.
-
-    Attributes:
-        connection: to the child.
-        pid: of the child.
-        pending: items that were sent and not answered, oldest first; the first is what the child works on.
-        since: when it began with that, in seconds of the monotonic clock.
-        answered: how many items it has survived.
-        broken: nothing can be sent to it any more; what it said before can still be read.
-    """
-
-    connection: "Connection[object, object]"
-    pid: int
-    pending: deque[_Item] = field(default_factory=deque)
-    since: float = 0.0
-    answered: int = 0
-    broken: bool = False
-
-    @property
-    def held_bytes(self) -> int:
-        """The most that any of its items takes: it works on one after the other."""
-        return max((one.held_bytes for one in self.pending), default=0)
-
-
-class _Nursery:
-    """An own interpreter that forks workers: started once, with the modules that they need, which it imports by itself."""
-
-    def __init__(self, memory_bytes: int, modules: Sequence[str]) -> None:
-        self._memory_bytes = memory_bytes
-        self._learned = set(modules)
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own text
-                [sys.executable, "-P", "-c", _NURSERY, json.dumps(sys.path), str(theirs.fileno()), json.dumps([*modules])],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, **_ENVIRONMENT},
-                start_new_session=True,  # Ctrl-C is for the parent, which ends its children
-            )
-
-    def _ask(self, question: dict[str, object], descriptors: Sequence[int] = ()) -> dict[str, object]:
-        try:
-            socket.send_fds(self._control, [json.dumps(question).encode()], descriptors)
-            answer = self._control.recv(MESSAGE_BYTES)
-        except ConnectionError:
-            answer = b""
-        if not answer:
-            raise ResourceError(
-                "The process that starts workers was killed, perhaps for want of memory; repeat with fewer processes.",
-                code="NO_PROCESS",
-            )
-        found = json.loads(answer)
-        assert isinstance(found, dict)
-        return found
-
-    def learn(self, module: str) -> bool:
-        """Import a module for the workers to come; say whether it was new."""
-        if module in self._learned:
-            return False
-        failed = self._ask({"import": module, "path": sys.path})
-        if failed:
-            raise ImportError(f"a worker cannot import {module}:\n{failed['error']}")
-        self._learned.add(module)
-        return True
-
-    def fork(self) -> _Worker:
-        """Start a worker."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            pid = self._ask({"fork": self._memory_bytes}, [theirs.fileno()]).get("pid")
-        if not isinstance(pid, int):
-            ours.close()
-            raise ResourceError(
-                "The machine allows no further process; give site.processes a smaller number, or end others.", code="NO_PROCESS"
-            )
-        return _Worker(Connection(ours.detach()), pid)
-
-    def end(self, worker: _Worker) -> None:
-        """Kill a worker, whatever it does."""
-        worker.connection.close()
-        self._ask({"end": worker.pid})
-
-    def close(self) -> None:
-        """End the nursery and with it every worker."""
-        self._control.close()
-        try:
-            self._process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 class LocalProcesses:
@@ -167,8 +49,8 @@ class LocalProcesses:
         self.memory_gb = memory_gb
         self.seconds = seconds
         self.modules = tuple(modules)
-        self._nursery: _Nursery | None = None
-        self._crew: list[_Worker] = []
+        self._nursery: Nursery | None = None
+        self._crew: list[Worker] = []
         self._mapping = False
 
     def __enter__(self) -> Self:
@@ -179,7 +61,8 @@ class LocalProcesses:
 
     def open(self) -> Self:
         """Start the interpreter that workers come from; `with` does it."""
-        self._nursery = _Nursery(int(self.memory_gb * (1 << 30)), self.modules)
+        self._nursery = nursery_for(self.modules)
+        self._nursery.memory_bytes = int(self.memory_gb * (1 << 30))
         return self
 
     def close(self) -> None:
@@ -211,18 +94,18 @@ class LocalProcesses:
                 self.retire(worker)
 
     @property
-    def crew(self) -> tuple[_Worker, ...]:
+    def crew(self) -> tuple[Worker, ...]:
         """The workers there are."""
         return tuple(self._crew)
 
-    def hire(self) -> _Worker:
+    def hire(self) -> Worker:
         """Start one more worker."""
         assert self._nursery is not None
         worker = self._nursery.fork()
         self._crew.append(worker)
         return worker
 
-    def retire(self, worker: _Worker) -> None:
+    def retire(self, worker: Worker) -> None:
         """Kill a worker and forget it."""
         assert self._nursery is not None
         self._crew.remove(worker)
@@ -250,8 +133,8 @@ class _Mapping:
         self._house = house
         self._allowed = room
         self._function = FUNCTION + bytes(ForkingPickler.dumps(function))
-        self._told: set[_Worker] = set()
-        self._queue: deque[_Item] = deque()
+        self._told: set[Worker] = set()
+        self._queue: deque[Item] = deque()
         self._answers: dict[int, tuple[Answer | Lost, int]] = {}
         self._waiting_bytes = 0
         self._taken = self._given = 0
@@ -294,7 +177,7 @@ class _Mapping:
         waiting_bytes = self._answer_bytes * self._house.workers * _AHEAD_PER_WORKER
         return self._seconds < _QUICK_SECONDS and waiting_bytes <= _WAITING_BYTES
 
-    def _first(self, source: Iterator[object]) -> _Item | None:
+    def _first(self, source: Iterator[object]) -> Item | None:
         """The next item to hand out; None when there is none, or enough are on their way."""
         ahead = self._house.workers * (_AHEAD_PER_WORKER if self._quick else 2)
         full = self._waiting_bytes > _WAITING_BYTES or self._taken - self._given >= ahead
@@ -305,11 +188,11 @@ class _Mapping:
                 self._exhausted = True
             else:
                 held_bytes = self._allowed.of(item) if self._allowed else 0
-                self._queue.append(_Item(self._taken, bytes(ForkingPickler.dumps(item)), held_bytes=held_bytes))
+                self._queue.append(Item(self._taken, bytes(ForkingPickler.dumps(item)), held_bytes=held_bytes))
                 self._taken += 1
         return self._queue[0] if self._queue else None
 
-    def _room(self, item: _Item) -> _Worker | None:
+    def _room(self, item: Item) -> Worker | None:
         """Which worker takes an item now: an idle one, a new one, or one that works on quick items and has few before it."""
         crew = [worker for worker in self._house.crew if not worker.broken]
         idle = [worker for worker in crew if not worker.pending]
@@ -329,7 +212,7 @@ class _Mapping:
         waiting = sum(len(other.data) for other in worker.pending)
         return worker if len(worker.pending) < _MOST_PREFETCHED and waiting + len(item.data) <= _PREFETCH_BYTES else None
 
-    def _fits(self, item: _Item) -> bool:
+    def _fits(self, item: Item) -> bool:
         """Whether one more worker may begin with an item now; alone, any item may be begun."""
         held_bytes = sum(worker.held_bytes for worker in self._house.crew)
         idle = not any(worker.pending for worker in self._house.crew)
@@ -347,7 +230,7 @@ class _Mapping:
             if now - worker.since > self._house.seconds:
                 self._lose(worker, "time")
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: Worker) -> None:
         try:
             data = worker.connection.recv_bytes()
         except (EOFError, OSError):  # before an answer, or in the middle of one
@@ -365,7 +248,7 @@ class _Mapping:
         worker.answered += 1
         worker.since = time.monotonic()
 
-    def _lose(self, worker: _Worker, why: Literal["died", "memory", "time"]) -> None:
+    def _lose(self, worker: Worker, why: Literal["died", "memory", "time"]) -> None:
         """Give a worker up. Its current item is lost, unless older work may be to blame; those behind it go to others."""
         item, *behind = worker.pending
         worker.pending.clear()

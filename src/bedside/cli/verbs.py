@@ -44,10 +44,13 @@ def ingest(
     if source is None:
         raise UsageError("Say where the scans are: bedside ingest STUDY --from FOLDER.", code="NO_SOURCE")
     config = options.load_config(study, overrides, folder)
+    from bedside.adapters.nursery import fork_ahead
     from bedside.formats.archive import received
     from bedside.ingest.pipeline import ingest as step
     from bedside.ingest.pipeline import plan, summary
 
+    if config.site.executor == "processes":
+        fork_ahead("bedside.formats.header_pass", "bedside.ingest.convert")
     with received(source, config.workspace.scratch) as place, bars(quiet=json) as progress:
         if what_if:
             planned = plan(config, place, add=add, progress=progress)

@@ -17,12 +17,14 @@ def canonical_json(value: object) -> bytes:
 
 
 def _finite(value: object) -> object:
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
     return value
 
 
