@@ -1,12 +1,13 @@
 """How fast ingest is, beside dcm2niix on the same files, how much memory it takes, and what ingesting again costs.
 
-python benchmarks/ingest_speed.py --from ../shared/data/dicom_conversion_dev --from ../shared/data/ct_bone_totalseg --many 1000
+python benchmarks/ingest_speed.py --from ../shared/data/dicom_conversion_dev --times 20 --times 100 --series 3 --series 10
 
 Ours is the whole of `bs.ingest` with two processes, three times: with a new interpreter (from its start to its end), with new
 workers, and with waiting workers. dcm2niix is one process that writes NIfTI (`-z n`). They take turns, in an order that changes.
-Ours does more: it hashes every file twice and every array once, checks each volume against the contract, writes the ledger, and
-waits for the disk (fsync). Series that either does not take are left out, and each gets a patient of its own, because a dataset
-is split by patients; where a series is there several times, its values or its place differ.
+Ours does more: it hashes every file and every array, checks each volume against the contract, writes the ledger, and waits for
+the disk (fsync). Series that either does not take are left out, and each gets a patient of its own, because a dataset is split by
+patients; where a series is there several times, its values or its place differ. It begins when every file is a minute old, as
+received files are: younger ones are hashed once more when their pixels are read.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from bedside.core.ports import Executor
 from bedside.core.volume import Volume
 from bedside.formats.dicom import look, read_folder
 from bedside.formats.dicom_write import SeriesIdentity, uid_of, write_series
+
+_SETTLED_SECONDS = 61
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,9 @@ def memory(received: Received, volume_mb: float) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--from", dest="sources", type=Path, action="append", default=[])
-    arguments.add_argument("--times", type=int, default=20, help="The real series, each so many times, as one more folder.")
+    times = "The real series, each so many times, as one more folder; may be given several times."
+    arguments.add_argument("--times", type=int, action="append", help=times)
+    arguments.add_argument("--series", type=int, action="append", help="Generated series of a folder; may be repeated.")
     arguments.add_argument("--slices", type=int, default=200)
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--many", type=int, default=0, help="Series of 100 slices of 8 x 8 pixels: 1000 give 100,000 files.")
@@ -272,10 +277,11 @@ def main() -> None:
         cores = len(os.sched_getaffinity(0))
         print(f"`python {shlex.join(sys.argv)}`: {cores} cores, {PROCESSES} processes of ours, one of dcm2niix, load")
         print(f"{os.getloadavg()[0]:.1f} at the beginning; medians of {given.repeats} turns\n")
-        folders = [generated(root / "generated", 3, given.slices)]
+        folders = [generated(root / f"generated{count}", count, given.slices) for count in given.series or [3]]
         for number, source in enumerate(given.sources):
-            folders += real(source, root / f"real{number}", 1)
-            folders += real(source, root / f"real{number}x", given.times) if given.times > 1 else []
+            for times in [1, *(given.times or [20])]:
+                folders += real(source, root / f"real{number}x{times}", times)
+        sleep(_SETTLED_SECONDS)
         speed(folders, given.repeats)
         volume_mb = 512 * 512 * given.slices * 2 / 1e6
         print("\nMemory, as proportional set size (the pages of one volume cannot be counted twice):\n")
