@@ -95,3 +95,20 @@ def test_pixel_data_without_a_fragment_is_truncated():
     with pytest.raises(InputRejected) as caught:
         join_fragments(struct.pack("<HHI", 0xFFFE, 0xE000, 0))
     assert caught.value.code == "DCM_TRUNCATED"
+
+
+@pytest.mark.parametrize(
+    "spoilt", [b"\x7f\xda", b"\xff\xd5", b"\xff\xc4\0\1", b"\xff\xc4\xff\xff"], ids=["no marker", "alone", "short", "long"]
+)
+def test_segments_must_lead_to_a_scan_or_gdcm_ends_the_process(spoilt):
+    stream = jpeg(0xC0, precision=8)
+    at = stream.index(b"\xff\xda")
+    with pytest.raises(InputRejected) as caught:
+        check(stream[:at] + spoilt + stream[at + 2 :], JPEG[50], bits=8)
+    assert caught.value.code == "DCM_DECODE"
+
+
+def test_fill_bytes_between_segments_are_none_of_them():
+    stream = jpeg(0xC0, precision=8)
+    at = stream.index(b"\xff\xda")
+    check(stream[:at] + b"\xff\xff" + stream[at:], JPEG[50], bits=8)

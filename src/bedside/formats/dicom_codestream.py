@@ -14,6 +14,8 @@ _JPEG_FRAMES = {
     **dict.fromkeys(JPEG_LS, ({0xF7}, range(2, 17))),
 }
 """By transfer syntax: the start-of-frame markers it may hold (ISO 10918-1 B.1.1.3, ISO 14495-1 C.1.1), and their precisions."""
+_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
+"""Markers without a segment, none of which stands before a scan."""
 _STARTS_OF_FRAME = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 
 
@@ -84,13 +86,28 @@ def jpeg_precision(stream: bytes, syntax: str) -> int:
 
 
 def _check_jpeg(stream: bytes, syntax: str, expected: tuple[int, int, int], bits_allocated: int) -> None:
-    """The start of frame must say what the DICOM header says, and the end marker must be there."""
+    """The start of frame must say what the DICOM header says, segments must lead to a scan, and the end marker must be there."""
     precision, height, width, components = _start_of_frame(stream, syntax)
     if (height, width, components) != expected:
         raise InputRejected("The compressed frame has another size than the header says.", code="DCM_GEOMETRY")
     if precision not in _JPEG_FRAMES[syntax][1] or not (bits_allocated - 8 < precision <= bits_allocated):
         raise InputRejected("The compressed frame has other bits per pixel than the header says.", code="DCM_GEOMETRY")
+    if not _leads_to_scan(stream):
+        raise InputRejected("The compressed frame is no JPEG stream of its transfer syntax.", code="DCM_DECODE")
     _check_end(stream)
+
+
+def _leads_to_scan(stream: bytes) -> bool:
+    """Whether one marker segment follows the other up to the start of a scan (ISO 10918-1 B.1.1); GDCM aborts where none does."""
+    at = 2
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], struct.unpack_from(">H", stream, at + 2)[0]
+        if marker == 0xDA:
+            return True
+        if marker != 0xFF and (marker in _ALONE or length < 2):
+            return False
+        at += 1 if marker == 0xFF else 2 + length
+    return False
 
 
 def _start_of_frame(stream: bytes, syntax: str) -> tuple[int, int, int, int]:
