@@ -83,8 +83,9 @@ def _write(folder: Path, pieces: Iterable[bytes | memoryview]) -> Path:
             rest = memoryview(piece)
             while rest:
                 rest = rest[stream.write(rest) :]
-        # Pages that nobody wants to keep are written back at once, beside the next case: waiting for the disk then takes less.
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if stream.tell() > _PIECE_BYTES:
+            # Pages that nobody wants to keep are written back now, beside the next case, and not all of them in the end.
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return Path(temporary)
 
 
