@@ -191,3 +191,13 @@ def test_a_column_that_makes_no_sense_is_refused(column: dict) -> None:
 def test_missing_codes_are_words_even_where_yaml_reads_numbers() -> None:
     column = Column.model_validate({"kind": "number", "missing": [-9, "NA"]})
     assert [column.is_missing(cell) for cell in ("-9", " na ", "", "9", "-99")] == [True, True, True, False, False]
+
+
+def test_voxels_that_nobody_annotated_have_a_code_of_their_own() -> None:
+    sparse = CT.model_copy(update={"unannotated": 9})
+    mask = np.zeros(image().shape[1:], np.uint8)
+    mask[2, 2, 2] = 9
+    sparse.check_label(image(), image(mask))
+    assert label_code(image(mask)) == "LABEL_VALUES"
+    with pytest.raises(ValueError, match="that of a structure"):
+        Contract.model_validate({**CT.model_dump(), "unannotated": 5})

@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from bedside.core.config import Augmentation
+from bedside.core.labels import UNANNOTATED
 from bedside.data.patches import Changes, Example, PatchSampler, augment, draw_changes, find_foreground
 
 sides = st.integers(3, 12)
@@ -29,7 +31,7 @@ def test_image_and_label_are_cut_at_one_place_whatever_the_sizes(shape, patch, s
 
 def test_every_case_is_seen_once_per_epoch():
     examples = [
-        Example(np.full((1, 4, 4, 4), float(i), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 3), np.int32))
+        Example(np.full((1, 4, 4, 4), float(i), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.int32))
         for i in range(7)
     ]
     sampler = PatchSampler(examples, (4, 4, 4), 7, 0.5, 3)
@@ -49,7 +51,47 @@ def test_foreground_patches_hold_foreground():
 def test_foreground_is_thinned_evenly_and_never_beyond_its_limit():
     found = find_foreground(np.ones((30, 30, 30), np.uint8), most=100)
     assert 50 < len(found) <= 100
-    assert found[:, 0].max() - found[:, 0].min() > 20
+    assert found[:, 1].max() - found[:, 1].min() > 20
+
+
+def test_every_structure_is_drawn_as_often_however_small_it_is():
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[:20, :, :] = 1
+    label[38, 38, 38] = 2
+    found = find_foreground(label)
+    assert {1, 2} == set(found[:, 0])
+    assert all(label[tuple(at)] == id for id, *at in found)
+    sampler = PatchSampler([Example(label[None].astype(np.float32), label, found)], (4, 4, 4), 64, 1.0, 0)
+    held = (sampler.draw(0)[1] == 2).flatten(1).any(1).sum()
+    assert 20 < held < 44
+
+
+@given(label=arrays(np.uint8, (4, 5, 3), elements=st.sampled_from([0, 1, 7, 250, UNANNOTATED])))
+def test_foreground_is_what_was_annotated_and_no_background_unless_some_voxels_were_not(label):
+    found = find_foreground(label)
+    sparse = (label == UNANNOTATED).any()
+    assert set(found[:, 0]) == {id for id in np.unique(label) if id < 250 and (sparse or id > 0)}
+    assert (np.diff(found[:, 0]) >= 0).all()
+    assert len(found) == np.isin(label, found[:, 0]).sum()
+
+
+def test_every_patch_of_a_sparsely_annotated_case_holds_an_annotated_voxel():
+    label = np.full((40, 40, 40), UNANNOTATED, np.uint8)
+    label[3, 30, 8] = 0
+    label[33, 3, 17] = 1
+    one = Example(label[None].astype(np.float32), label, find_foreground(label))
+    _, labels = PatchSampler([one], (8, 8, 8), 16, 0.0, 0).draw(0)
+    assert (labels != UNANNOTATED).flatten(1).any(1).all()
+
+
+def test_a_thin_patch_is_turned_only_within_its_plane():
+    images = torch.randn(8, 1, 24, 24, 1, generator=torch.Generator().manual_seed(0))
+    settings = Augmentation(probability=0, space=1, rotate_degrees=90, scale=0, translate=0, flip=False)
+    changes = draw_changes(settings, 8, (24, 24, 1), np.random.default_rng(0))
+    np.testing.assert_allclose(changes.affine[:, 0], np.tile([1, 0, 0, 0], (8, 1)), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.det(changes.affine[:, 1:, 1:3]), 1, atol=1e-5)
+    moved, _ = augment(images, torch.zeros(8, 24, 24, 1, dtype=torch.uint8), changes)
+    assert not torch.allclose(moved, images)
 
 
 def test_space_moves_image_and_label_together():
@@ -70,7 +112,7 @@ def test_a_flip_is_along_the_first_voxel_axis():
     still = np.zeros(1, np.float32)
     changes = Changes(flip, still, still + 1, still, still + 1, still, 0)
     moved, _ = augment(images, torch.zeros(1, 4, 4, 4, dtype=torch.uint8), changes)
-    torch.testing.assert_close(moved, images.flip(2))
+    assert torch.equal(moved, images.flip(2))
 
 
 @pytest.mark.parametrize("field", ["noise", "scale", "shift", "gamma", "blur"])
@@ -91,5 +133,5 @@ def test_patches_that_are_not_moved_keep_their_values_exactly():
     labels = torch.zeros(16, 8, 8, 8, dtype=torch.uint8)
     changes = draw_changes(Augmentation(probability=0, space=0.5, flip=False), 16, (8, 8, 8), np.random.default_rng(2))
     moved, _ = augment(images, labels, changes)
-    kept = [bool(torch.allclose(a, b, atol=1e-5)) for a, b in zip(moved, images, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(moved, images, strict=True)]
     assert 3 < sum(kept) < 13

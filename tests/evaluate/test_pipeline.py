@@ -9,6 +9,7 @@ from bedside.core.config import Evaluate
 from bedside.core.custody import lineage
 from bedside.core.errors import BedsideError, IntegrityError, UsageError
 from bedside.core.evidence import Evidence, load_evidence
+from bedside.core.labels import UNANNOTATED
 from bedside.evaluate import measure as measuring
 from bedside.evaluate.album import PICTURED, pictures
 from bedside.evaluate.measure import MEAN, Scoring, measure, worst_first
@@ -277,3 +278,13 @@ def test_an_interrupted_pass_leaves_neither_evidence_nor_pictures(study):
         study.evaluate([study.planned("a", "pa")], stop)
     assert study.workspace.ledger.last("evaluated") is None
     assert list(study.workspace.scratch.iterdir()) == []
+
+
+def test_what_a_model_says_where_nobody_annotated_is_neither_right_nor_wrong(study):
+    mask = np.array(study.planned("a", "pa").mask)
+    mask[:, 14:] = UNANNOTATED
+    planned = [study.planned("a", "pa", mask=mask), study.planned("b", "pb")]
+    found = study.evaluate(planned, study.fake({"a": lambda truth: np.where(truth == UNANNOTATED, 1, truth)}))
+    assert found.scores["dice"]["left_box"]["pa"] == 1.0
+    assert found.scores["hd95_mm"]["left_box"]["pa"] == 0.0
+    assert found.scores["volume_error_ml"]["left_box"]["pa"] == 0.0

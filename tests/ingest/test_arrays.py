@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from bedside.core.contract import Contract
+from bedside.core.labels import UNANNOTATED
+from bedside.core.volume import Volume
 from bedside.ingest.arrays import content_name, store_array, stored_form
+from bedside.ingest.convert import _label
 
 DTYPES = st.sampled_from(["<i2", ">i2", "u1", "<f4", ">f4", "<f8", "<u2"])
 ARRAYS = DTYPES.flatmap(
@@ -47,3 +51,10 @@ def test_a_stack_of_slices_is_stored_without_a_copy_and_reads_back_in_the_same_o
     again = np.load(folder / store_array(folder, stack), allow_pickle=False)
     assert again.flags.f_contiguous
     assert np.array_equal(again, stack)
+
+
+def test_a_voxel_that_nobody_annotated_keeps_a_training_id_of_its_own():
+    contract = Contract(modality="MR", spacing_mm=(0.5, 2), labels={"background": 3, "femur": 1}, unannotated=900)
+    mask = Volume.of(np.array([3, 1, 900, 3], np.uint16).reshape(4, 1, 1), np.eye(4))
+    ids, _ = _label(mask, Volume.of(np.zeros((4, 1, 1), np.float32), np.eye(4)), contract)
+    assert ids.ravel().tolist() == [0, 1, UNANNOTATED, 0]

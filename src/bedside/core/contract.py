@@ -33,6 +33,8 @@ class Contract(Record):
         unit: of the voxel values: "HU" or "arbitrary".
         labels: structure name to the code it has in the source's masks; the first is the background. Training ids are the
             positions in this order.
+        unannotated: code in the source's masks of voxels that nobody annotated, as in sparsely annotated volumes; None: every
+            voxel was. Such voxels are neither learned from nor scored.
         min_extent_voxels: smallest number of voxels along each axis.
         max_voxels: largest number of voxels in one volume.
         min_extent_mm: smallest field of view in mm, one number or one per axis once they are turned to the closest RAS+
@@ -51,6 +53,7 @@ class Contract(Record):
     value_range: tuple[Finite, Finite] | None = None
     unit: Literal["HU", "arbitrary"] = "arbitrary"
     labels: Labels = Field(min_length=2)
+    unannotated: Annotated[int, Field(ge=0, le=65535)] | None = None
     min_extent_voxels: int = Field(default=4, ge=1)
     max_voxels: int = Field(default=1 << 30, ge=1)
     min_extent_mm: PositiveMm | tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
@@ -87,6 +90,13 @@ class Contract(Record):
     @classmethod
     def _distinct(cls, labels: dict[str, int]) -> dict[str, int]:
         return distinct(labels)
+
+    @field_validator("unannotated")
+    @classmethod
+    def _no_structure(cls, code: int | None, info: ValidationInfo) -> int | None:
+        if code is not None and code in info.data.get("labels", {}).values():
+            raise ValueError(f"the code {code} is that of a structure")
+        return code
 
     @field_validator("terms")
     @classmethod
@@ -185,11 +195,12 @@ class Contract(Record):
                 code="LABEL_GEOMETRY",
             )
         codes, counts = np.unique(label.array, return_counts=True)
-        unknown = [(float(c), int(n)) for c, n in zip(codes, counts, strict=True) if float(c) not in self.labels.values()]
+        allowed = {*self.labels.values(), *(() if self.unannotated is None else (self.unannotated,))}
+        unknown = [(float(c), int(n)) for c, n in zip(codes, counts, strict=True) if float(c) not in allowed]
         if unknown:
             listed = ", ".join(f"{code:g} ({count} voxels)" for code, count in unknown[:5])
             raise InputRejected(
-                f"The mask holds unknown label values: {listed}; the contract knows {sorted(self.labels.values())}.",
+                f"The mask holds unknown label values: {listed}; the contract knows {sorted(allowed)}.",
                 code="LABEL_VALUES",
             )
         return apart_mm

@@ -11,6 +11,8 @@ from bedside.core.record import Record
 
 UNANNOTATED = 255
 """Training id of a voxel that nobody annotated; the codes just below it say of partial annotation, see `tasks.annotation`."""
+FIRST_CODE = 239
+"""Training ids from here on are no structures."""
 
 Labels = dict[str, Annotated[int, Field(ge=0, le=65535)]]
 Coded = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:^-]+$")]

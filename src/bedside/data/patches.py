@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from bedside.core.config import Augmentation
+from bedside.core.labels import FIRST_CODE, UNANNOTATED
 
 Patch = tuple[int, int, int]
+THIN = 3.0
+_STILL = np.eye(3, 4, dtype=np.float32)
+_FLIPPED = np.diag(np.array([1, 1, -1], dtype=np.float32)) @ _STILL
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +29,7 @@ class Example:
     Attributes:
         image: (C, I, J, K) float32, may be a memory map.
         label: (I, J, K) training ids.
-        foreground: (N, 3) voxel positions of labelled voxels, a sample of at most 20,000; N may be 0.
+        foreground: (N, 4) structures and positions of labelled voxels as `find_foreground` gives them; N may be 0.
         id: of the case, a pseudonym; folder: where its arrays lie, None for arrays in memory.
     """
 
@@ -45,9 +49,20 @@ def open_example(folder: Path) -> Example:
 
 
 def find_foreground(label: NDArray[np.uint8], *, most: int = 20_000) -> NDArray[np.int32]:
-    """Positions of labelled voxels, thinned evenly to at most `most`, (N, 3)."""
-    positions = np.argwhere(label > 0).astype(np.int32)
-    return positions if len(positions) <= most else positions[:: -(-len(positions) // most)]
+    """Training ids and positions of labelled voxels, (N, 4), sorted by id; each structure is thinned to its share of `most`.
+
+    Voxels that were not or only partly annotated are none. Where some were not annotated at all, the annotated background is a
+    structure too, so that every patch of a sparsely annotated case can hold something to learn from.
+    """
+    flat = np.asarray(label).ravel()
+    plain = flat < FIRST_CODE
+    wanted = np.flatnonzero(plain if (flat == UNANNOTATED).any() else plain & (flat > 0))
+    order = np.argsort(flat[wanted], kind="stable")
+    ids, firsts = np.unique(flat[wanted[order]], return_index=True)
+    groups = np.split(wanted[order], firsts[1:]) if len(ids) else []
+    thinned = [group[:: max(1, -(-len(group) * len(ids) // most))] for group in groups]
+    rows = [np.column_stack([flat[group], *np.unravel_index(group, label.shape)]) for group in thinned]
+    return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,8 @@ class PatchSampler:
         examples: the training cases.
         patch: (I, J, K); a case smaller than this is padded with its edge values.
         batch: patches per step.
-        foreground: chance that a patch is centred on a labelled voxel.
+        foreground: chance that a patch is centred on a labelled voxel: of a structure drawn from those of the case, so that
+            rare and small ones are seen as often as others. In a sparsely annotated case every patch is.
         seed: of everything drawn.
     """
 
@@ -90,14 +106,21 @@ class PatchSampler:
         patch = np.array(self.patch)
         room = np.maximum(size - patch, 0)
         start = rng.integers(0, room + 1)
-        if len(example.foreground) and rng.random() < self.foreground:
-            centre = example.foreground[rng.integers(len(example.foreground))]
-            start = np.clip(centre - patch // 2, 0, room)
+        rows = example.foreground
+        if len(rows) and (rng.random() < self.foreground or rows[0, 0] == 0):
+            start = np.clip(_drawn(rows, rng) - patch // 2, 0, room)
         cut = tuple(slice(int(a), int(min(a + p, n))) for a, p, n in zip(start, patch, size, strict=True))
         lack = np.maximum(patch - size, 0)
         pad = [(int(n // 2), int(n - n // 2)) for n in lack]
         image = np.pad(example.image[(slice(None), *cut)], [(0, 0), *pad], mode="edge")
         return image, np.pad(example.label[cut], pad, mode="edge")
+
+
+def _drawn(rows: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int32]:
+    """The position of a voxel: first its structure is drawn, then the voxel."""
+    firsts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
+    at = rng.integers(len(firsts))
+    return np.asarray(rows[rng.integers(firsts[at], np.append(firsts, len(rows))[at + 1]), 1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +160,21 @@ def draw_changes(settings: Augmentation, batch: int, patch: Patch, rng: np.rando
 
 
 def _draw_affine(settings: Augmentation, batch: int, patch: Patch, rng: np.random.Generator) -> NDArray[np.float32] | None:
-    """Rotation about the three axes, isotropic scaling, flip of the first axis, shift; in voxels, then in -1..1 units."""
+    """Rotation about the three axes, isotropic scaling, flip of the first axis, shift; in voxels, then in -1..1 units.
+
+    A patch is turned only within planes that it fills: where one side is over three times the other, as in 2-D patches, a turn
+    would leave the patch (the rule of nnU-Net).
+    """
     if not (settings.rotate_degrees or settings.scale or settings.translate or settings.flip):
         return None
     half = np.array(patch, dtype=np.float64)[::-1] / 2
+    planes = [np.delete(half, axis) for axis in range(3)]
+    turns = np.array([max(plane) <= THIN * min(plane) for plane in planes])
     result = np.zeros((batch, 3, 4))
     for item in range(batch):
         matrix, shift = np.eye(3), np.zeros(3)
         if rng.random() < settings.space:
-            matrix = _rotation(rng.uniform(-1, 1, 3) * np.deg2rad(settings.rotate_degrees))
+            matrix = _rotation(rng.uniform(-1, 1, 3) * turns * np.deg2rad(settings.rotate_degrees))
             matrix *= 1 + rng.uniform(-1, 1) * settings.scale
             shift = rng.uniform(-1, 1, 3) * settings.translate * 2
         if settings.flip and rng.random() < 0.5:
@@ -170,27 +199,40 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 def augment(images: torch.Tensor, labels: torch.Tensor, changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply the changes to images (B, C, I, J, K) float32 and labels (B, I, J, K) uint8; space first, then intensity."""
     if changes.affine is not None:
-        grid = functional.affine_grid(torch.from_numpy(changes.affine), list(images.shape), align_corners=False)
-        images = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        moved = functional.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-        labels = moved[:, 0].to(torch.uint8)
+        images, labels = _moved(images, labels, changes.affine)
     return _change_intensity(images, changes), labels
+
+
+def _moved(images: torch.Tensor, labels: torch.Tensor, affine: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolate only the patches that are turned, scaled or shifted; one that is flipped or still keeps its values exactly."""
+    images, labels = images.clone(), labels.clone()
+    still, flipped = ((affine == move).all((1, 2)) for move in (_STILL, _FLIPPED))
+    only_flipped, other = torch.from_numpy(np.flatnonzero(flipped)), torch.from_numpy(np.flatnonzero(~(still | flipped)))
+    if len(only_flipped):
+        images[only_flipped], labels[only_flipped] = images[only_flipped].flip(2), labels[only_flipped].flip(1)
+    if len(other):
+        some, truth = images[other], labels[other, None].float()
+        grid = functional.affine_grid(torch.from_numpy(affine)[other], list(some.shape), align_corners=False)
+        images[other] = functional.grid_sample(some, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        found = functional.grid_sample(truth, grid, mode="nearest", padding_mode="border", align_corners=False)
+        labels[other] = found[:, 0].to(labels.dtype)
+    return images, labels
 
 
 def _change_intensity(images: torch.Tensor, changes: Changes) -> torch.Tensor:
     generator = torch.Generator().manual_seed(changes.seed)
-    changed = []
+    result = torch.empty_like(images)
     for index, image in enumerate(images):
-        patch = _blurred(image, float(changes.blur[index]))
+        patch = result[index].copy_(_blurred(image, float(changes.blur[index])))
         if changes.gamma[index] != 1.0:
             low, high = patch.min(), patch.max()
             span = (high - low).clamp_min(1e-6)
-            patch = ((patch - low) / span) ** float(changes.gamma[index]) * span + low
-        patch = patch * float(changes.scale[index]) + float(changes.shift[index])
+            patch.sub_(low).div_(span).pow_(float(changes.gamma[index])).mul_(span).add_(low)
+        if changes.scale[index] != 1.0 or changes.shift[index] != 0.0:
+            patch.mul_(float(changes.scale[index])).add_(float(changes.shift[index]))
         if changes.noise[index] > 0:
-            patch = patch + torch.randn(patch.shape, generator=generator) * float(changes.noise[index])
-        changed.append(patch)
-    return torch.stack(changed)
+            patch.add_(torch.randn(patch.shape, generator=generator), alpha=float(changes.noise[index]))
+    return result
 
 
 def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:

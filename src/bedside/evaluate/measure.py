@@ -16,6 +16,7 @@ from bedside.core.case import Case
 from bedside.core.config import Evaluate
 from bedside.core.errors import BedsideError, InputRejected, UsageError
 from bedside.core.evidence import CaseTiming, Evidence, Interval, MetricDefinition
+from bedside.core.labels import UNANNOTATED
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Predictor
 from bedside.evaluate.memory import peak_mb, reset_peak
@@ -120,6 +121,12 @@ def measure(
     return tuple(measured)
 
 
+def _annotated(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The mask with background where nobody annotated: what a model says there is neither right nor wrong."""
+    unknown = reference == UNANNOTATED
+    return np.where(unknown, mask.dtype.type(0), mask) if unknown.any() else mask
+
+
 def _measure_case(predict: Predictor, case: Case, scoring: Scoring) -> tuple[CaseScores, NDArray[np.generic]]:
     if "label" not in case.volumes:
         raise UsageError(f"The case {case.id} has no mask to compare with; evaluate on cases that have one.", code="NO_LABEL")
@@ -132,9 +139,10 @@ def _measure_case(predict: Predictor, case: Case, scoring: Scoring) -> tuple[Cas
         failed = refusal.code
     timing = CaseTiming(seconds=perf_counter() - begun, peak_memory_mb=peak_mb())
     reference = np.asarray(case.volumes["label"].array[0])
+    truth = _annotated(reference, reference)
     scores = score(
-        _no_answer(reference, len(scoring.structures)) if answer is None else answer,
-        reference,
+        _no_answer(truth, len(scoring.structures)) if answer is None else _annotated(answer, reference),
+        truth,
         structures=scoring.structures,
         spacing_mm=case.image.spacing_mm,
         tolerance_mm=scoring.tolerance_mm,

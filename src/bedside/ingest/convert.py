@@ -1,5 +1,6 @@
 """One image with its mask, decoded, checked and written in stored form; the part of ingest that runs in workers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from bedside.core.contract import CORNER_TOLERANCE_MM, Contract, snap_note
 from bedside.core.dataset import FrameRecord, VolumeRecord
 from bedside.core.errors import InputRejected, IntegrityError
+from bedside.core.labels import UNANNOTATED
 from bedside.core.volume import Affine, Array, Frame, Reorientation, Volume, farthest_corner_mm
 from bedside.formats.found import Found, Refused
 from bedside.ingest.arrays import content_name, store_array, stored_form
@@ -83,7 +85,7 @@ def convert(conversion: Conversion, pair: Pair) -> Converted | tuple[Refused, ..
     return Converted(record, stored, notes if snapped is None else (*notes, snapped), apart_mm)
 
 
-def _refusals(files: tuple[Path, ...], code: str, sentence: str) -> tuple[Refused, ...]:
+def _refusals(files: Sequence[Path], code: str, sentence: str) -> tuple[Refused, ...]:
     return (Refused(files, code, sentence),) if files else ()
 
 
@@ -102,8 +104,10 @@ def _label(mask: Volume, image: Volume, contract: Contract) -> tuple[Array, floa
     volume = _turned(mask, image)
     apart_mm = contract.check_label(image, volume)
     codes = volume.array.astype(np.uint16)
-    table = np.zeros(max(contract.labels.values()) + 1, dtype=np.uint8)
+    table = np.zeros(max(*contract.labels.values(), contract.unannotated or 0) + 1, dtype=np.uint8)
     table[list(contract.labels.values())] = range(len(contract.labels))
+    if contract.unannotated is not None:
+        table[contract.unannotated] = UNANNOTATED
     return table[codes], apart_mm
 
 

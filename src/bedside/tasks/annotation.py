@@ -9,11 +9,11 @@ from pydantic import Field
 
 from bedside.core.case import Case
 from bedside.core.errors import InputRejected
-from bedside.core.labels import UNANNOTATED
+from bedside.core.labels import FIRST_CODE, UNANNOTATED
 from bedside.core.record import Record
 
-MAX_PARTIAL = 16
-Structure = Annotated[int, Field(ge=1, le=UNANNOTATED - MAX_PARTIAL - 1)]
+MAX_PARTIAL = UNANNOTATED - FIRST_CODE
+Structure = Annotated[int, Field(ge=1, lt=FIRST_CODE)]
 
 
 class Partial(Record):

@@ -11,16 +11,21 @@ from bedside.core.digest import digest_json
 from bedside.core.errors import disk_errors
 from bedside.core.model import Preprocessing
 from bedside.core.progress import Progress
+from bedside.core.record import Part
 from bedside.core.task import Task
 from bedside.core.volume import Volume
 from bedside.core.workspace import Workspace
 from bedside.data.patches import Example, find_foreground, open_example
 from bedside.data.transforms import prepare, prepare_label
 
+FORM = 2
+"""Counts up whenever the files of a prepared case mean something else."""
 
-def prepared_folder(workspace: Workspace, dataset: str, preprocessing: Preprocessing) -> Path:
+
+def prepared_folder(workspace: Workspace, dataset: str, preprocessing: Preprocessing, task: Part) -> Path:
     """Where the prepared cases of a dataset lie: in scratch, named by what they were made of."""
-    key = digest_json({"dataset": dataset, "preprocessing": preprocessing.model_dump(mode="json")})
+    made_of = {"dataset": dataset, "preprocessing": preprocessing.model_dump(mode="json"), "task": task.settings()}
+    key = digest_json({**made_of, "form": FORM})
     return workspace.scratch / f"prepared-{key[:32]}"
 
 

@@ -152,7 +152,7 @@ def _examples(config: Config, dataset: Dataset, planned: Plan, progress: Progres
     """Prepared training cases and cases of the left-out fold; a case without a label cannot be learned from."""
     study, fold = config.study, config.study.train.fold
     task: Task = study.task  # type: ignore[assignment]
-    folder = prepared_folder(config.workspace, dataset.digest, planned.preprocessing)
+    folder = prepared_folder(config.workspace, dataset.digest, planned.preprocessing, study.task)
     groups = []
     for split in ("development",) if fold is None else (f"train{fold}", f"fold{fold}"):
         cases = dataset.cases(split)

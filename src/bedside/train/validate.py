@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bedside.core.labels import FIRST_CODE
 from bedside.core.task import FloatArray, Task
 from bedside.data.patches import Example
 from bedside.engines.wrap import SlidingWindow
@@ -22,6 +23,9 @@ def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patc
     scores = []
     for example in examples:
         answer, _ = task.decode(window(np.asarray(example.image)))
-        structures = range(1, max(2, int(example.label.max()) + 1))
-        scores.append(float(np.mean([dice(answer == index, example.label == index) for index in structures])))
+        label = np.asarray(example.label)
+        annotated = label < FIRST_CODE
+        structures = range(1, max(2, int(label[annotated].max(initial=0)) + 1))
+        found = [dice((answer == index) & annotated, label == index) for index in structures]
+        scores.append(float(np.mean(found)))
     return float(np.mean(scores))
