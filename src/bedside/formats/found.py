@@ -1,6 +1,6 @@
 """What reading received bytes gives: volumes found, files refused, exact duplicates. The three always add up to what came in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Found:
     modality: str
     patient_id: str = field(repr=False)
     scanner: str
-    files: tuple[Path, ...] = field(repr=False)
+    files: Sequence[Path] = field(repr=False)
     decoder: str
     name: str = field(default="", repr=False)
     acquisition: Mapping[str, ClinicalValue] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Found:
 class Refused:
     """Files that were not taken, with the name of the rule and one sentence without any value from their headers."""
 
-    files: tuple[Path, ...] = field(repr=False)
+    files: Sequence[Path] = field(repr=False)
     code: str
     sentence: str
 
@@ -64,4 +64,4 @@ class Reading:
 
     found: tuple[Found, ...]
     refused: tuple[Refused, ...]
-    duplicates: tuple[Path, ...] = field(repr=False)
+    duplicates: Sequence[Path] = field(repr=False)

@@ -1,7 +1,7 @@
 """What becomes of each received file: part of a case, a repetition, or a refusal with a name."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from bedside.core.dataset import ACQUISITION, CaseRecord, VolumeRecord
 from bedside.core.identity import Identity
 from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
-from bedside.formats.dicom import assemble
 from bedside.formats.found import Found, Refused
 from bedside.ingest.allowance import Allowance, held_bytes
 from bedside.ingest.convert import Conversion, Converted, convert
 from bedside.ingest.discover import Discovery
+from bedside.ingest.looks import whole
 from bedside.ingest.pairing import Pair, pairs
 from bedside.ingest.survey import Survey
 
@@ -57,7 +57,7 @@ class Accepted:
     """
 
     record: CaseRecord
-    files: tuple[Path, ...] = field(repr=False)
+    files: Sequence[Path] = field(repr=False)
     label_apart_mm: float
     received_patient: str = field(default="", repr=False)
     relabelled: bool = False
@@ -67,7 +67,7 @@ class Accepted:
 class Repeated:
     """Files whose content was received before."""
 
-    files: tuple[Path, ...]
+    files: Sequence[Path]
 
 
 Outcome = Accepted | Repeated | Refused
@@ -119,6 +119,8 @@ class Work:
 def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, progress: Progress = SILENT) -> Iterator[Outcome]:
     """Say what becomes of every file; only small records are held here, and a worker holds one case at a time.
 
+    Files in the outcomes are `Paths`, so that they can be counted by their numbers.
+
     Args:
         survey: what the header pass saw.
         discovery: the received files; each of them is in exactly one outcome.
@@ -126,9 +128,15 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
         work: where conversion happens, and what was accepted before.
         progress: advances by one per image.
     """
+    for one in _outcomes(survey, discovery, rules, work, progress):
+        yield replace(one, files=survey.files.all_of(one.files))
+
+
+def _outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, progress: Progress) -> Iterator[Outcome]:
     yield from discovery.refused
-    yield from (one for path, one in survey.niftis.items() if isinstance(one, Refused) and path not in _mask_files(discovery))
-    reading = assemble(survey.looks, resample=rules.source.resample)
+    masks = _mask_files(discovery)
+    yield from (one for path, one in survey.niftis.items() if isinstance(one, Refused) and path not in masks)
+    reading = survey.looks.reading(resample=rules.source.resample)
     yield from reading.refused
     if reading.duplicates:
         yield Repeated(reading.duplicates)
@@ -153,12 +161,18 @@ def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, 
     largest_first = sorted(range(len(jobs)), key=lambda number: held_bytes(jobs[number]), reverse=True)
     answers: dict[int, Converted | tuple[Refused, ...] | Lost] = {}
     room = work.allowance.room(jobs)
-    converted = work.executor.map(function, (jobs[n] for n in largest_first), room=room)
+    converted = work.executor.map(function, (_whole(jobs[n]) for n in largest_first), room=room)
     for number, answer in zip(largest_first, converted, strict=True):
         answers[number] = answer
         progress.advance(len(answers))
     for number, pair in enumerate(jobs):
         yield from _settled(pair, answers[number], rules, work.taken)
+
+
+def _whole(pair: Pair) -> Pair:
+    """A pair with all that a worker needs."""
+    image = whole(pair.image)
+    return replace(pair, image=replace(pair.image, volume=image.volume, files=image.files), files=tuple(pair.files))
 
 
 def _left_out(pair: Pair, rules: Rules, dropped: frozenset[str]) -> Repeated | Refused | None:
@@ -227,8 +241,8 @@ def _entered(pair: Pair, found: Converted, rules: Rules, taken: Taken) -> Outcom
     record = _record(pair, found, rules)
     if record.id in taken.names:
         sentence = (
-            "Another case has the same name: its received name differs only in what is unsafe in a name, so rename one of the two;"
-            " or the version before took this very series under other mask rules, so ingest all batches again without --add."
+            "Another case has the same name: its received name differs only in what is unsafe in a name, so rename one of the"
+            " two; or the version before took this very series under other mask rules, so ingest all batches again without --add."
         )
         return Refused(pair.files, "CASE_ID", sentence)
     taken.contents[content] = record

@@ -1,7 +1,7 @@
 """What lies in a received folder, before any of it is opened: possible images, masks, and what is no file at all."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from bedside.core.errors import UsageError
 from bedside.core.files import is_plain
 from bedside.formats.found import Refused
 from bedside.formats.nifti import nifti_stem
+from bedside.ingest.names import Files, Names
 
 if TYPE_CHECKING:
     from bedside.core.config import Source
@@ -26,10 +27,10 @@ class Discovery:
         files: "images/" or "labels/" and the name, to path, of all of them.
     """
 
-    images: Mapping[str, Path]
+    images: Names
     masks: Mapping[str, tuple[Path, ...]]
     refused: tuple[Refused, ...]
-    files: Mapping[str, Path]
+    files: Files
 
     @property
     def received(self) -> int:
@@ -53,15 +54,15 @@ def discover(source: Path, layout: "Source") -> Discovery:
     if labels is not None and images.samefile(labels):
         raise UsageError("source.images and source.labels name the same folder; each needs its own.", code="NO_SOURCE")
     table = None if layout.clinical is None else (source / layout.clinical).absolute()
-    received = dict(sorted((name, path) for name, path in _walk(images, labels) if path.absolute() != table))
-    masks = {} if labels is None else dict(sorted((n, p) for n, p in _walk(labels, images) if p.absolute() != table))
-    plain, odd = _regular([*received.values(), *masks.values()])
-    stems, others = _stems({name: path for name, path in masks.items() if path in plain})
-    everything = {f"images/{name}": path for name, path in received.items()}
-    everything |= {f"labels/{name}": path for name, path in masks.items()}
-    return Discovery(
-        {name: path for name, path in received.items() if path in plain}, stems, (*odd, *others), dict(sorted(everything.items()))
-    )
+    received = Names(images, _walk(images, labels, table))
+    masks = Names(images if labels is None else labels, () if labels is None else _walk(labels, images, table))
+    odd = [place for names in (received, masks) for place in names.values() if not is_plain(place)]
+    odd_images = {path for path in odd if received.place_of(path) is not None}
+    stems, others = _stems({name: path for name, path in masks.items() if path not in odd})
+    sentence = "This is a link, pipe or device, or no longer there, not a file; copy the file itself."
+    refused = tuple(Refused((path,), "FILE_KIND", sentence) for path in sorted(odd))
+    sound = Names(images, (name for name in received if images / name not in odd_images)) if odd_images else received
+    return Discovery(sound, stems, (*refused, *others), Files(received, masks))
 
 
 def _folder(source: Path, name: str, what: str) -> Path:
@@ -74,8 +75,8 @@ def _folder(source: Path, name: str, what: str) -> Path:
     return folder
 
 
-def _walk(root: Path, other: Path | None) -> Iterator[tuple[str, Path]]:
-    """Yield (relative name, path) of everything below `root` that is not a folder, `other` left out."""
+def _walk(root: Path, other: Path | None, table: Path | None) -> Iterator[str]:
+    """Yield the relative name of everything below `root` that is not a folder, `other` and one file left out."""
 
     def stop(error: OSError) -> None:
         raise UsageError(
@@ -86,16 +87,11 @@ def _walk(root: Path, other: Path | None) -> Iterator[tuple[str, Path]]:
         here = Path(place)
         links = [name for name in folders if (here / name).is_symlink()]
         folders[:] = [name for name in folders if name not in links and not (other and (here / name).samefile(other))]
-        for name in sorted([*files, *links]):
-            yield (here / name).relative_to(root).as_posix(), here / name
-
-
-def _regular(paths: Iterable[Path]) -> tuple[frozenset[Path], tuple[Refused, ...]]:
-    """Divide into files that can be opened without surprises, and the rest."""
-    everything = sorted(paths)
-    plain = frozenset(path for path in everything if is_plain(path))
-    sentence = "This is a link, pipe or device, or no longer there, not a file; copy the file itself."
-    return plain, tuple(Refused((path,), "FILE_KIND", sentence) for path in everything if path not in plain)
+        below = here.relative_to(root).as_posix()
+        left_out = table.name if table is not None and table.parent == here.absolute() else None
+        for name in (*files, *links):
+            if name != left_out:
+                yield name if below == "." else f"{below}/{name}"
 
 
 def _stems(masks: Mapping[str, Path]) -> tuple[Mapping[str, tuple[Path, ...]], tuple[Refused, ...]]:

@@ -1,7 +1,7 @@
 """What a dataset says of itself: its cases, who is in which split, and what became of every received file."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from bedside.core.identity import Identity
 from bedside.data.split import extend_splits, split_patients
 from bedside.formats.found import Refused
 from bedside.ingest.assess import Accepted, Outcome, Repeated
+from bedside.ingest.names import Paths
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,19 @@ def counts(settled: Sequence[Outcome]) -> tuple[int, dict[str, int], int]:
 
     A multi-frame file of which one volume was accepted is an accepted file, and one that is refused twice has the first reason.
     """
-    accepted = {path for one in settled if isinstance(one, Accepted) for path in one.files}
-    rejected: dict[Path, str] = {}
+    accepted = {key for one in settled if isinstance(one, Accepted) for key in _keys(one.files)}
+    rejected: dict[Path | int, str] = {}
     for refused in _refusals(settled):
-        for path in refused.files:
-            if path not in accepted:
-                rejected.setdefault(path, refused.code)
-    repeated = {path for one in settled if isinstance(one, Repeated) for path in one.files} - accepted - rejected.keys()
+        for key in _keys(refused.files):
+            if key not in accepted:
+                rejected.setdefault(key, refused.code)
+    repeated = {key for one in settled if isinstance(one, Repeated) for key in _keys(one.files)} - accepted - rejected.keys()
     return len(accepted), dict(sorted(Counter(rejected.values()).items())), len(repeated)
+
+
+def _keys(files: Sequence[Path]) -> Iterable[Path | int]:
+    """What tells files apart: their numbers where they have some."""
+    return files.numbers if isinstance(files, Paths) else files
 
 
 def held_by(parent: Dataset, case: CaseRecord) -> CaseRecord:

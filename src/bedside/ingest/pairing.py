@@ -1,7 +1,7 @@
 """Which mask belongs to which image, and what a case is called."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Pair:
     patient: str = field(repr=False)
     image: Found
     mask: Found | Refused | None
-    files: tuple[Path, ...] = field(repr=False)
+    files: Sequence[Path] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,12 @@ def pairs(discovery: Discovery, survey: Survey, reading: Reading, *, masks_neede
 
 def _images(discovery: Discovery, survey: Survey, reading: Reading) -> list[_Named]:
     """Every image with its names, sorted."""
-    names = {path: name for name, path in discovery.images.items()}
     volumes: dict[str, list[Found]] = defaultdict(list)
-    for path, name in names.items():
-        one = survey.niftis.get(path)
-        if isinstance(one, Found):
+    for path, one in survey.niftis.items():
+        name = discovery.images.name_of(path)
+        if name is not None and isinstance(one, Found):
             volumes[nifti_stem(name) or name].append(one)
-    folders = [sorted({_folder(names[path]) for path in one.files}) for one in reading.found]
+    folders = [sorted(_folders(one.files, survey)) for one in reading.found]
     crowd = Counter(folder for series in folders for folder in series) + Counter({s: len(v) for s, v in volumes.items()})
     found = [
         _Named(stem, stem if crowd[stem] == 1 else f"{stem}/{one.source}", one) for stem, ones in volumes.items() for one in ones
@@ -97,6 +96,11 @@ def _images(discovery: Discovery, survey: Survey, reading: Reading) -> list[_Nam
 
 def _folder(name: str) -> str:
     return name.rpartition("/")[0]
+
+
+def _folders(files: Sequence[Path], survey: Survey) -> set[str]:
+    """The folders in which some images lie."""
+    return {_folder(survey.files.name(number)) for number in survey.files.all_of(files).numbers}
 
 
 def _matched(images: list[_Named], masks: tuple[Found | Refused, ...], *, masks_needed: bool) -> Iterator[Pair | Refused]:
@@ -126,7 +130,9 @@ def _without_image(masks: tuple[Found | Refused, ...], copy: _Named | None) -> I
 
 def _pair(named: _Named, mask: Found | Refused | None) -> Pair:
     """One image with its mask; what is sent to a worker must be plain."""
-    files = (*named.image.files, *(() if mask is None else mask.files))
+    files: Sequence[Path] = named.image.files
+    if mask is not None:
+        files = (*files, *mask.files)
     image = replace(named.image, acquisition=dict(named.image.acquisition))
     return Pair(named.key, named.folder or named.key, image, mask, files)
 
@@ -142,11 +148,15 @@ def _ambiguous(images: list[_Named], masks: tuple[Found | Refused, ...]) -> Refu
 
 def _copies(images: list[_Named], discovery: Discovery, survey: Survey, reading: Reading) -> dict[str, _Named]:
     """Folder to the image whose files it repeats, so that the mask of the repetition can be compared with the one it has."""
-    names = {path: name for name, path in discovery.images.items()}
-    owner = {survey.digests[path]: named for named in images for path in named.image.files}
+    if not reading.duplicates:
+        return {}
+    wanted = {survey.digest(path) for path in reading.duplicates}
+    owner = {digest: named for named in images for path in named.image.files if (digest := survey.digest(path)) in wanted}
     repeated: dict[str, list[_Named | None]] = defaultdict(list)
     for path in reading.duplicates:
-        repeated[_folder(names[path])].append(owner.get(survey.digests[path]))
+        name = discovery.images.name_of(path)
+        assert name is not None
+        repeated[_folder(name)].append(owner.get(survey.digest(path)))
     return {
         folder: first
         for folder, (first, *others) in repeated.items()

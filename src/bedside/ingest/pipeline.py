@@ -1,8 +1,9 @@
 """Received files to a dataset: look, assess, quarantine what is refused, store the rest, and write all of it down."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from bedside.core.digest import canonical_json, digest_file, digest_json
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
+from bedside.core.labels import FIRST_CODE
 from bedside.core.ports import Executor
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
 
 RULES_VERSION = 3
 """Counts up whenever the same files under the same study would give another dataset."""
-_MAX_STRUCTURES = 256
+_MAX_STRUCTURES = FIRST_CODE
 _WORK = ("bedside.formats.header_pass", "bedside.ingest.convert")
 """Where the functions that workers run are."""
 _MEMORY = "received"
+_BYTES = 32
+"""Of a digest."""
 
 
 class Ingested(Record):
@@ -74,30 +78,48 @@ class _Batch:
     config: Config
     discovery: Discovery
     rules: Rules
-    hidden: Mapping[str, Path]
-    """Names behind which nobody without the key can look, to paths."""
     table: "ClinicalTable | None"
     clinical: str
     """Digest of the table's bytes."""
     parent: Dataset | None
 
-    def certificate(self, digests: Mapping[str, str], records: Records) -> str:
+    def hidden(self) -> Iterator[tuple[str, Path]]:
+        """Names behind which nobody without the key can look, and paths."""
+        return ((self.rules.identity.hidden(name), path) for name, path in self.discovery.files.items())
+
+    def certificate(self, digests: bytearray, records: Records) -> str:
         """Digest of the certificate of de-identification of all images, "" without one."""
-        images = set(self.discovery.images.values())
-        received = {digests[name] for name, path in self.hidden.items() if path in images}
-        return certificate_of(self.config.workspace, records.certificates, received)
+        if not records.certificates:
+            return ""
+        numbers = map(self.discovery.files.number, self.discovery.images.values())
+        return certificate_of(self.config.workspace, records.certificates, {_digest(digests, number) for number in numbers})
 
     def survey(self, workers: Executor, progress: Progress) -> Survey:
         """Look at every file."""
         pixels = self.rules.source.deidentify
         return survey(self.discovery, workers, self.rules.identity, pixels=pixels, progress=progress)
 
-    def receipt(self, digests: Mapping[str, str], certificate: str, parent: str) -> str:
-        """One digest of all that decides about the dataset: bytes, names, certificate, study, parent, key of the store."""
+    def receipt(self, digests: bytearray, certificate: str, parent: str) -> str:
+        """One digest of all that decides about the dataset: bytes, names, certificate, study, parent, key of the store.
+
+        It is that of the canonical JSON of a list, of which the many names and digests are never held as such.
+        """
         study = self.config.study
         asked = [study.study, *(part.model_dump(mode="json") for part in (study.contract, study.source, study.split))]
         seal = [cipher().key_id.hex()] if self.config.site.encrypt else []
-        return digest_json([RULES_VERSION, FORMAT, asked, self.clinical, certificate, sorted(digests.items()), parent, *seal])
+        total = sha256(canonical_json([RULES_VERSION, FORMAT, asked, self.clinical, certificate])[:-1] + b",[")
+        names = (bytes.fromhex(self.rules.identity.hidden(name)) for name in self.discovery.files)
+        rows = sorted(name + digests[_BYTES * n : _BYTES * (n + 1)] for n, name in enumerate(names))
+        for number, row in enumerate(rows):
+            comma = b"," if number else b""
+            total.update(comma + canonical_json([row[:_BYTES].hex(), row[_BYTES:].hex() if any(row[_BYTES:]) else ""]))
+        total.update(b"]," + canonical_json([parent, *seal])[1:])
+        return total.hexdigest()
+
+
+def _digest(digests: bytearray, number: int) -> str:
+    found = digests[_BYTES * number : _BYTES * (number + 1)]
+    return found.hex() if any(found) else ""
 
 
 def ingest(
@@ -130,29 +152,26 @@ def ingest(
             batch = replace(batch, parent=_followed(config, batch.rules))
         records = Records(workspace)
         records.freeze(config.promote)
-        stats = Stats(workspace.scratch / _MEMORY / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.json")
-        known = _known(batch, records, stats.recall(batch.hidden))
+        stats = Stats(workspace.scratch / _MEMORY / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.txt")
+        known = _known(batch, records, stats.recall(batch.hidden()))
         if known is not None:
-            _stats_of(known).remember(Looks.now(_own(known), ours=True), {})
+            _remember_own(known)
             return known
         workers = executor or stack.enter_context(executor_for(config, modules=_WORK))
-        looks = Looks.now(batch.hidden)
+        looks = Looks(batch.hidden())
         seen = batch.survey(workers, progress)
-        digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
-        known = _known(batch, records, digests)
+        known = _known(batch, records, seen.digests)
         if known is None:
-            known = _stored(batch, seen, workers, records, digests, progress)
-        stats.remember(looks, digests)
-        _stats_of(known).remember(Looks.now(_own(known), ours=True), {})
+            known = _stored(batch, seen, workers, records, progress)
+        stats.remember(looks, seen.digests)
+        _remember_own(known)
     return known
 
 
-def _stored(
-    batch: _Batch, seen: Survey, workers: Executor, records: Records, digests: Mapping[str, str], progress: Progress
-) -> Dataset:
+def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, progress: Progress) -> Dataset:
     """Assess what was seen, put the arrays into the store, and write down what became of every file."""
     workspace = batch.config.workspace
-    certificate = batch.certificate(digests, records)
+    certificate = batch.certificate(seen.digests, records)
     quarantine = Quarantine(workspace.quarantine, seal=batch.config.site.encrypt)
     quarantine.tidy()
     with workspace.staging() as folder:
@@ -162,7 +181,7 @@ def _stored(
         records.refused(*quarantine.admit_all(refused))
         for one in settled:
             if isinstance(one, Repeated):
-                records.repeated(received_digest(tuple(seen.digests[path] for path in one.files)), len(one.files))
+                records.repeated(received_digest(tuple(seen.digest(path) for path in one.files)), len(one.files))
         clinical = rows_of(batch.table, {one.received_patient for one in _accepted(settled)})
         about = About(batch.rules.identity, clinical, certificate)
         manifest = manifest_of(batch.config.study, settled, about, parent=batch.parent)
@@ -170,7 +189,7 @@ def _stored(
         write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
         digest = workspace.put(folder, known=own)
     parent = batch.parent.digest if batch.parent else ""
-    records.ingested(digest, batch.receipt(digests, certificate, parent), _accepted(settled), manifest)
+    records.ingested(digest, batch.receipt(seen.digests, certificate, parent), _accepted(settled), manifest)
     return Dataset(digest, workspace)
 
 
@@ -191,8 +210,7 @@ def plan(
     with ExitStack() as stack:
         workers = executor or stack.enter_context(executor_for(config, modules=_WORK))
         seen = batch.survey(workers, progress)
-        digests = {name: seen.digests[path] for name, path in batch.hidden.items()}
-        known = _known(batch, Records(config.workspace), digests)
+        known = _known(batch, Records(config.workspace), seen.digests)
         if known is not None:
             return summary(known)
         work = Work(workers, None, _taken(batch), config.site.encrypt, Allowance.of(config.site))
@@ -253,8 +271,7 @@ def _batch(config: Config, source: Path, *, add: bool) -> _Batch:
     clinical = "" if study.source.clinical is None else digest_file(source / study.source.clinical)
     rules = _rules(study, table)
     parent = _followed(config, rules) if add else None
-    hidden = {rules.identity.hidden(name): path for name, path in discovery.files.items()}
-    return _Batch(config, discovery, rules, hidden, table, clinical, parent)
+    return _Batch(config, discovery, rules, table, clinical, parent)
 
 
 def _followed(config: Config, rules: Rules) -> Dataset:
@@ -277,7 +294,7 @@ def _rules(study: Study, table: "ClinicalTable | None") -> Rules:
     return Rules(study.contract, Identity.of(source.identity), source, values)
 
 
-def _known(batch: _Batch, records: Records, digests: Mapping[str, str] | None) -> Dataset | None:
+def _known(batch: _Batch, records: Records, digests: bytearray | None) -> Dataset | None:
     """The dataset that these files gave before, if it is still in the store; to a line that holds them they add nothing."""
     if digests is None:
         return None
@@ -304,13 +321,18 @@ def _here(dataset: Dataset) -> Dataset | None:
 
 
 def _stats_of(dataset: Dataset) -> Stats:
-    return Stats(dataset.workspace.scratch / _MEMORY / f"held-{dataset.digest[:16]}.json")
+    return Stats(dataset.workspace.scratch / _MEMORY / f"held-{dataset.digest[:16]}.txt")
 
 
-def _own(dataset: Dataset) -> dict[str, Path]:
-    """The files of a version's own folder."""
+def _remember_own(dataset: Dataset) -> None:
+    own = _own(dataset)
+    _stats_of(dataset).remember(Looks(own, ours=True), bytearray(_BYTES * len(own)))
+
+
+def _own(dataset: Dataset) -> list[tuple[str, Path]]:
+    """The files of a version's own folder, under digests of their names."""
     names = {v.file for case in dataset.manifest.cases for v in case.volumes.values() if not v.held_by}
-    return {name: dataset.workspace.store / dataset.digest / name for name in (MANIFEST, *sorted(names))}
+    return [(digest_json(name), dataset.workspace.store / dataset.digest / name) for name in (MANIFEST, *sorted(names))]
 
 
 def _taken(batch: _Batch) -> Taken:

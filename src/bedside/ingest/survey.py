@@ -1,5 +1,6 @@
 """What the header pass saw of a whole received folder."""
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,13 @@ from bedside.core.progress import SILENT, Progress
 from bedside.formats.dicom import Look
 from bedside.formats.dicom_header import NOTHING_DECIDED
 from bedside.formats.found import Found, Refused
-from bedside.formats.header_pass import Seen, header_pass
+from bedside.formats.header_pass import header_pass
 from bedside.ingest.discover import Discovery
+from bedside.ingest.looks import Looks
+from bedside.ingest.names import Files, Paths
+
+_BYTES = 32
+"""Of a digest."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,25 @@ class Survey:
     """The pass over a whole folder.
 
     Attributes:
-        looks: of every file that is no NIfTI, in the order of their names.
-        niftis: path to volume or refusal, masks included.
-        digests: path to SHA-256 of every file, "" for what is never opened.
+        looks: of every file that is no NIfTI.
+        niftis: path to volume or refusal, masks included, in the order of their names.
+        files: all received files.
+        digests: SHA-256 of each, 32 bytes under its number, zeros for what is never opened.
     """
 
-    looks: tuple[Look, ...] = field(repr=False)
+    looks: Looks = field(repr=False)
     niftis: Mapping[Path, Found | Refused] = field(repr=False)
-    digests: Mapping[Path, str] = field(repr=False)
+    files: Files = field(repr=False)
+    digests: bytearray = field(repr=False)
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file, "" for what is never opened or could not be read."""
+        return self.digest_of(self.files.number(path))
+
+    def digest_of(self, number: int) -> str:
+        """The same of the file under a number."""
+        found = self.digests[_BYTES * number : _BYTES * (number + 1)]
+        return found.hex() if any(found) else ""
 
 
 def survey(
@@ -47,16 +64,17 @@ def survey(
         pixels: the study's mask rules, and its releases of files whose pixels may carry names.
         progress: advances with the files, and notes how many per second.
     """
-    waiting = [*discovery.images.values(), *(path for paths in discovery.masks.values() for path in paths)]
-    digests = dict.fromkeys(discovery.files.values(), "")
-    looks: list[Look] = []
-    niftis: dict[Path, Found | Refused] = {}
-    everything: dict[int, Seen] = dict(header_pass(waiting, executor, identity, pixels=pixels, progress=progress))
-    for number in range(len(waiting)):
-        seen = everything[number]
-        digests[seen.path] = seen.digest
+    files = discovery.files
+    waiting = array("I", map(files.number, discovery.images.values()))
+    waiting.extend(files.number(path) for paths in discovery.masks.values() for path in paths)
+    digests = bytearray(_BYTES * len(files))
+    looks = Looks(files, digests)
+    niftis: dict[int, Found | Refused] = {}
+    for place, seen in header_pass(Paths(files, waiting), executor, identity, pixels=pixels, progress=progress):
+        number = waiting[place]
+        digests[_BYTES * number : _BYTES * (number + 1)] = bytes.fromhex(seen.digest) or bytes(_BYTES)
         if isinstance(seen.content, Look):
-            looks.append(seen.content)
+            looks.add(number, seen.content)
         else:
-            niftis[seen.path] = seen.content
-    return Survey(tuple(looks), niftis, digests)
+            niftis[number] = seen.content
+    return Survey(looks, {files.path(number): niftis[number] for number in sorted(niftis)}, files, digests)
