@@ -11,6 +11,7 @@ from statistics import median
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
 from bedside.core.errors import IntegrityError
@@ -72,11 +73,14 @@ class Learner:
         self.ema.eval()
 
     def _make_fabric(self) -> Fabric:
+        """One process: where it runs, as in a job of a cluster, changes nothing."""
         self.scaler = torch.amp.GradScaler("cpu") if self.precision == "fp16" else None
+        here = LightningEnvironment()
         if self.scaler is not None:
             mixed = MixedPrecision("16-mixed", device="cpu", scaler=self.scaler)
-            return Fabric(accelerator="cpu", devices=1, plugins=[mixed])
-        return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if self.precision == "bf16" else "32-true")
+            return Fabric(accelerator="cpu", devices=1, plugins=[here, mixed])
+        precision = "bf16-mixed" if self.precision == "bf16" else "32-true"
+        return Fabric(accelerator="cpu", devices=1, precision=precision, plugins=[here])
 
     def step(self, number: int, total: int, batch: Batch | None = None) -> float:
         """Do step `number` (from 0) of `total` with its batch (None: made here) and return its loss.
