@@ -14,7 +14,7 @@ from bedside.core.digest import digest_file
 from bedside.core.errors import InputRejected, IntegrityError
 from bedside.core.volume import Reorientation, Volume
 from bedside.formats.gate import Limits
-from bedside.formats.nifti import read_nifti, write_nifti
+from bedside.formats.nifti import read_nifti, read_nifti_volumes, write_nifti
 
 
 @pytest.fixture
@@ -130,10 +130,56 @@ def test_a_fourth_axis_of_one_is_no_fourth_axis(tmp_path, plain_affine):
     assert read_nifti(tmp_path / "a.nii").volume.shape == (1, 4, 3, 5)
 
 
+def in_time(path, affine, array, dtype=np.int16):
+    image = nibabel.Nifti1Image(array.astype(dtype), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, ">i2", np.float64])
+def test_a_fourth_axis_is_time_and_gives_a_volume_for_each_step(tmp_path, plain_affine, ending, dtype):
+    array = np.random.default_rng(0).integers(0, 200, (7, 3, 5, 4))
+    path = in_time(tmp_path / f"a{ending}", plain_affine(), array, dtype)
+    volumes, digest = read_nifti_volumes(path)
+    assert digest == digest_file(path)
+    assert len({digest, *(one.source for one in volumes)}) == 5
+    for number, one in enumerate(volumes):
+        assert np.array_equal(one.volume.array[0], array[..., number])
+        np.testing.assert_allclose(one.volume.affine, plain_affine(), atol=1e-6)
+        assert (one.notes, one.files, one.later) == (("SPLIT_BY_TIME",), (path,), ())
+    assert code_of(path) == "NII_DIM", "where one volume is asked for"
+
+
+def test_a_scaled_fourth_axis_is_scaled_as_nibabel_does(tmp_path, plain_affine):
+    image = nibabel.Nifti1Image(np.random.default_rng(1).normal(0, 9, (4, 3, 5, 3)), plain_affine(), dtype=np.int16)
+    image.header.set_data_dtype(np.int16)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    wanted = nibabel.load(tmp_path / "a.nii.gz").get_fdata()
+    volumes, _ = read_nifti_volumes(tmp_path / "a.nii.gz")
+    for number, one in enumerate(volumes):
+        np.testing.assert_allclose(one.volume.array[0], wanted[..., number], rtol=1e-6)
+
+
+def test_a_file_in_time_that_is_too_short_or_changed_later_is_refused(tmp_path, plain_affine):
+    path = in_time(tmp_path / "a.nii", plain_affine(), np.arange(180).reshape(4, 3, 5, 3))
+    volumes, _ = read_nifti_volumes(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + b"?")
+    with pytest.raises(IntegrityError):
+        _ = volumes[0].volume.array
+    path.write_bytes(data[:-2])
+    assert code_of(path) == "NII_TRUNCATED"
+    path.write_bytes(data + bytes(2))
+    assert code_of(path) == "NII_LENGTH"
+
+
 @pytest.mark.parametrize(
     "dim",
     [
-        (4, 4, 3, 5, 2, 1, 1, 1),
+        (4, 4, 3, 5, 4097, 1, 1, 1),
+        (5, 4, 3, 5, 1, 2, 1, 1),
         (2, 4, 15, 1, 1, 1, 1, 1),
         (0, 4, 3, 5, 1, 1, 1, 1),
         (9, 4, 3, 5, 1, 1, 1, 1),

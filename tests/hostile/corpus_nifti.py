@@ -44,9 +44,12 @@ def dimensions():
         codes = ("NII_DIM", "NII_TRUNCATED", "NII_LENGTH")
         yield nifti("N1 dimensions", str(dim), image(dim=(*dim, 1, 1, 1, 1)), codes=codes)
     for rest in ((2, 1, 1, 1), (1, 3, 1, 1), (0, 1, 1, 1), (-1, 1, 1, 1), (32767, 32767, 1, 1), (1, 1, 1, 32767)):
-        yield nifti("N1 more than three axes", str(rest), image(dim=(7, *SHAPE, *rest)), codes=("NII_DIM",))
+        yield nifti("N1 more than three axes", str(rest), image(dim=(7, *SHAPE, *rest)), codes=("NII_DIM", "NII_TRUNCATED"))
     for rank in (4, 5, 6, 7):
         yield nifti("N1 more than three axes", f"rank {rank}, all ones", image(dim=(rank, *SHAPE, 1, 1, 1, 1)), expect=SOUND)
+    for steps in (2, 4096, 4097, 32767):
+        codes = ("NII_DIM", "NII_TRUNCATED")
+        yield nifti("N1 more than three axes", f"{steps} steps in time", image(dim=(4, *SHAPE, steps, 1, 1, 1)), codes=codes)
     for rest in ((-7, 5, 0, 9), (32767, -1, 3, 2)):
         yield nifti("N1 more than three axes", f"behind the rank {rest}", image(dim=(3, *SHAPE, *rest)), expect=SOUND)
 

@@ -1,7 +1,7 @@
 """What reading received bytes gives: volumes found, files refused, exact duplicates. The three always add up to what came in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bedside.core.case import ClinicalValue
@@ -29,6 +29,7 @@ class Found:
         issuer: IssuerOfPatientID as received, "" when unknown; with it, equal `patient_id`s of two hospitals are two patients.
             Never logged, never a path.
         voxel_bytes: of one decoded voxel, as the header lets it be foreseen.
+        later: the volumes that follow in the same file, where a NIfTI file holds several in time.
         notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PADDING_MAPPED`, ...).
     """
 
@@ -47,6 +48,12 @@ class Found:
     issuer: str = field(default="", repr=False)
     sealed: bool = False
     voxel_bytes: int = 2
+    later: tuple["Found", ...] = ()
+
+    @property
+    def volumes(self) -> tuple["Found", ...]:
+        """This volume, and those that follow in its file."""
+        return (replace(self, later=()), *self.later) if self.later else (self,)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bedside.core.progress import SILENT, Progress
 from bedside.formats.dicom import Look, Shared, look
 from bedside.formats.dicom_header import NOTHING_DECIDED
 from bedside.formats.found import Found, Refused
-from bedside.formats.nifti import nifti_stem, read_nifti
+from bedside.formats.nifti import nifti_stem, read_nifti_volumes
 
 _LEAST_CHUNK, _MOST_CHUNK, _CHUNKS = 2, 32, 32
 """Files for one task: enough that the way to a worker costs little beside them, few enough to be looked at again one by one, and
@@ -34,7 +34,7 @@ class Seen:
     Attributes:
         path: the file.
         digest: SHA-256 of its bytes; "" when it could not be read.
-        content: a NIfTI volume (not decoded), a DICOM header, or why neither.
+        content: a NIfTI volume (not decoded) with those that follow it in time, a DICOM header, or why neither.
     """
 
     path: Path = field(repr=False)
@@ -99,10 +99,10 @@ def look_at(path: Path, identity: Identity | None, pixels: Deidentification) -> 
         content = look(path, identity=identity, pixels=pixels)
         return Seen(path, content.digest or _digest(path), content)
     try:
-        found = read_nifti(path)
+        volumes, digest = read_nifti_volumes(path)
     except InputRejected as error:
         return Seen(path, _digest(path), Refused((path,), error.code, error.sentence))
-    return Seen(path, found.source, found)
+    return Seen(path, digest, replace(volumes[0], later=volumes[1:]))
 
 
 def plain(found: Found) -> Found:

@@ -44,7 +44,7 @@ def read_limited(source: Path, executor: Executor, *, progress: Progress = SILEN
     seen = dict(header_pass(paths, executor, progress=progress))
     contents = [seen[place].content for place in range(len(paths))]
     reading = assemble(one for one in contents if isinstance(one, Look))
-    volumes = tuple(one for one in contents if isinstance(one, Found))
+    volumes = tuple(volume for one in contents if isinstance(one, Found) for volume in one.volumes)
     refused = [one for one in contents if isinstance(one, Refused)]
     if source.is_dir():
         sentence = "A NIfTI file among others says nothing of what it is, an image or a mask; give it by itself."

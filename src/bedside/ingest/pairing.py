@@ -17,7 +17,7 @@ class Pair:
 
     Attributes:
         key: what the case is named after: the image's name without suffix, or the folder of the only series in it; of other
-            series "series/" and the SeriesInstanceUID. Comes from outside.
+            series "series/" and the SeriesInstanceUID; "#" and a number where there are several. Comes from outside.
         patient: stands for the patient where the image names none: the folder, so that what lies together stays together.
         image: not decoded.
         mask: not decoded, or why it is refused.
@@ -58,7 +58,7 @@ def pairs(discovery: Discovery, survey: Survey, reading: Reading, *, masks_neede
         Every accepted file of images, and every mask, in one pair or refusal, in an order that depends on the names only.
     """
     images = _images(discovery, survey, reading)
-    masks = {stem: tuple(survey.niftis[path] for path in paths) for stem, paths in discovery.masks.items()}
+    masks = {stem: tuple(_mask(survey.niftis[path]) for path in paths) for stem, paths in discovery.masks.items()}
     of_folder: dict[str, list[_Named]] = defaultdict(list)
     for named in images:
         by_name = masks.pop(named.image.name, ()) if named.image.name else ()
@@ -85,13 +85,29 @@ def _images(discovery: Discovery, survey: Survey, reading: Reading) -> list[_Nam
             volumes[nifti_stem(name) or name].append(one)
     folders = [sorted(_folders(one.files, survey)) for one in reading.found]
     crowd = Counter(folder for series in folders for folder in series) + Counter({s: len(v) for s, v in volumes.items()})
-    found = [
-        _Named(stem, stem if crowd[stem] == 1 else f"{stem}/{one.source}", one) for stem, ones in volumes.items() for one in ones
-    ]
+    found = [named for stem, ones in volumes.items() for one in ones for named in _niftis(stem, one, alone=crowd[stem] == 1)]
     for one, series in zip(reading.found, folders, strict=True):
         alone = len(series) == 1 and series[0] != "" and crowd[series[0]] == 1
         found.append(_Named(series[0], series[0] if alone else f"series/{one.name or one.source}", one))
     return sorted(found, key=lambda named: (named.folder, named.key, named.image.source))
+
+
+def _niftis(stem: str, one: Found, *, alone: bool) -> Iterator[_Named]:
+    """The image of a NIfTI file; where it holds several, each under the name's number, as those of a DICOM series are."""
+    key = stem if alone else f"{stem}/{one.source}"
+    for number, volume in enumerate(one.volumes, start=1):
+        name = f"{key}#{number}"
+        yield _Named(stem, name, replace(volume, name=name)) if one.later else _Named(stem, key, volume)
+
+
+def _mask(one: Found | Refused) -> Found | Refused:
+    if isinstance(one, Refused) or not one.later:
+        return one
+    sentence = (
+        "The mask holds several volumes in time; write one file for each, named NAME#1, NAME#2, ... after the volumes of its"
+        " image."
+    )
+    return Refused(one.files, "LABEL_4D", sentence)
 
 
 def _folder(name: str) -> str:

@@ -297,7 +297,8 @@ def _found(paths: Sequence[Path], executor: Executor, progress: Progress) -> tup
     refused: Counter[str] = Counter()
     for one in (*reading.refused, *(one for one in contents if isinstance(one, Refused))):
         refused[one.code] += len(one.files)
-    return [*(one for one in contents if isinstance(one, Found)), *reading.found], refused
+    volumes = [volume for one in contents if isinstance(one, Found) for volume in one.volumes]
+    return [*volumes, *reading.found], refused
 
 
 def _of_one_kind(found: Sequence[Found]) -> tuple[list[Found], str]:
