@@ -43,7 +43,7 @@ from bedside.formats.identity_received import write_export
 from bedside.formats.identity_studies import OPTIONS, write_studies
 
 KEY = "a secret of this benchmark, 32 letters"
-_SEED = re.compile(rb"ZQ\d{4}|3680043\.10\.999\.\d+|(?<!\d)187312\d\d|(?<!\d)7319\d{4}|097Y")
+_SEED = re.compile(rb"ZQ\d{4}|3680043\.10\.999\.\d+|(?<!\d)18731231|(?<!\d)7319\d{4}|097Y")
 Engine = Callable[[bytes], bytes | None]
 
 

@@ -1,7 +1,7 @@
 """Invented identities that can be found again: every value is a seed, and `Search` looks for seeds in any bytes, however encoded.
 
-A name, number or description holds a token `ZQ` and four digits that occurs nowhere else; UIDs share a root, dates a month of
-1873, numbers a beginning that nothing else here has. So "no seed is left" is one search, whatever wrote the bytes.
+A name, number or description holds a token `ZQ` and four digits that occurs nowhere else; UIDs share a root, dates are one day of
+1873, numbers share a beginning that nothing else here has. So "no seed is left" is one search, whatever wrote the bytes.
 """
 
 import base64
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 UID_ROOT = "1.2.826.0.1.3680043.10.999."
-YEAR = "1873"
+YEAR, _DAY = "1873", "1231"
+"""All dates are one day, so that a date that was moved, by a day or by ten years, is never taken for one that was left."""
 _NUMBER = "7319"
 _TOKEN = re.compile(rb"zq\d{4}", re.IGNORECASE)
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]{12,}")
@@ -52,7 +53,7 @@ def _made(vr: str, number: int) -> str | bytes | None:
     token = f"ZQ{number:04d}"
     if vr in _TEXT:
         return f"{token}^{token}" if vr == "PN" else f"{token} 4711" if vr in {"LT", "ST", "UT", "LO"} else token
-    day = f"{YEAR}12{1 + number % 31:02d}"
+    day = f"{YEAR}{_DAY}"
     forms: dict[str, str | bytes] = {
         "AS": "097Y",
         "DA": day,
@@ -154,7 +155,7 @@ def _patterns() -> dict[str, re.Pattern[bytes]]:
         "token backwards": re.compile(rb"\d{4}qz", re.IGNORECASE),
         "token in hexadecimal": re.compile(rb"[57]a[57]1(?:3\d){4}", re.IGNORECASE),
         "UID": re.compile(re.escape(UID_ROOT.encode())),
-        "date": re.compile(_ALONE % (YEAR.encode() + rb"[-./]?12[-./]?(?:[0-2]\d|3[01])(?:\d{6})?")),
+        "date": re.compile(_ALONE % (YEAR.encode() + rb"[-./]?12[-./]?31(?:\d{6})?")),
         "number": re.compile(_ALONE % (_NUMBER.encode() + rb"\d{4}")),
         "age": re.compile(rb"(?<![0-9A-Za-z+/])097Y(?![0-9A-Za-z+/])"),
     }
