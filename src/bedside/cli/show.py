@@ -83,6 +83,16 @@ def dataset(value: "Dataset") -> None:
     folds = " + ".join(str(len(fold)) for fold in manifest.splits.folds)
     table.add_row("patients: locked test / folds", f"{len(manifest.splits.test)} / {folds}")
     console().print(table)
+    _copies(value)
+
+
+def _copies(value: "Dataset") -> None:
+    """Say that scans may stand there twice, as series and as NIfTI files."""
+    from bedside.ingest.copies import ADVICE, GRID_OF_A_SERIES
+
+    cases = sum(GRID_OF_A_SERIES in case.notes for case in value.manifest.cases)
+    if cases:
+        console().print(f"{cases} of the cases: {ADVICE}", markup=False)
 
 
 def training(value: "Plan") -> None:

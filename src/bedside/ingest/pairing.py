@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bedside.formats.found import Found, Reading, Refused
 from bedside.formats.nifti import nifti_stem
+from bedside.ingest.copies import grids_of, told
 from bedside.ingest.discover import Discovery
 from bedside.ingest.survey import Survey
 
@@ -85,19 +86,25 @@ def _images(discovery: Discovery, survey: Survey, reading: Reading) -> list[_Nam
             volumes[nifti_stem(name) or name].append(one)
     folders = [sorted(_folders(one.files, survey)) for one in reading.found]
     crowd = Counter(folder for series in folders for folder in series) + Counter({s: len(v) for s, v in volumes.items()})
-    found = [named for stem, ones in volumes.items() for one in ones for named in _niftis(stem, one, alone=crowd[stem] == 1)]
+    grids = grids_of(reading.found) if volumes else {}
+    found = [
+        named
+        for stem, ones in volumes.items()
+        for one in ones
+        for named in _niftis(stem, told(one.volumes, grids), alone=crowd[stem] == 1)
+    ]
     for one, series in zip(reading.found, folders, strict=True):
         alone = len(series) == 1 and series[0] != "" and crowd[series[0]] == 1
         found.append(_Named(series[0], series[0] if alone else f"series/{one.name or one.source}", one))
     return sorted(found, key=lambda named: (named.folder, named.key, named.image.source))
 
 
-def _niftis(stem: str, one: Found, *, alone: bool) -> Iterator[_Named]:
+def _niftis(stem: str, volumes: list[Found], *, alone: bool) -> Iterator[_Named]:
     """The image of a NIfTI file; where it holds several, each under the name's number, as those of a DICOM series are."""
-    key = stem if alone else f"{stem}/{one.source}"
-    for number, volume in enumerate(one.volumes, start=1):
+    key = stem if alone else f"{stem}/{volumes[0].source}"
+    for number, volume in enumerate(volumes, start=1):
         name = f"{key}#{number}"
-        yield _Named(stem, name, replace(volume, name=name)) if one.later else _Named(stem, key, volume)
+        yield _Named(stem, name, replace(volume, name=name)) if len(volumes) > 1 else _Named(stem, key, volume)
 
 
 def _mask(one: Found | Refused) -> Found | Refused:
