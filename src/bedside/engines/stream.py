@@ -49,11 +49,12 @@ class Frontier:
         cut = (axis.parts(part.start, part.stop) for axis, part in zip(self._grid.axes, box, strict=True))
         for parts in product(*cut):
             corner = (parts[0][0], parts[1][0], parts[2][0])
-            if corner not in self._pieces:
-                size = (end - first for first, end in parts)
-                self._pieces[corner] = torch.zeros((output.shape[0], *size), dtype=torch.float32)
             within = (slice(first - at.start, end - at.start) for (first, end), at in zip(parts, box, strict=True))
-            self._pieces[corner].add_(values[(slice(None), *within)])
+            part = values[(slice(None), *within)]
+            if corner in self._pieces:
+                self._pieces[corner].add_(part)
+            else:
+                self._pieces[corner] = part.clone(memory_format=torch.contiguous_format)
 
     def finished(self, numbers: Corner) -> Iterator[tuple[Box, FloatArray]]:
         """Give away what is complete after the last window of a row, slab by slab and row by row in ascending order.

@@ -1,7 +1,8 @@
 """Wrappers around an engine's function: a volume of any size out of windows of one size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -66,15 +67,17 @@ class SlidingWindow:
             IntegrityError: the engine's output does not have the shape of its windows.
             InputRejected: the engine's output holds NaN or infinity.
         """
-        whole: list[FloatArray] = []
-
-        def keep(box: Box, values: FloatArray) -> None:
-            if not whole:
-                whole.append(np.zeros((values.shape[0], *array.shape[1:]), dtype=np.float32))
-            whole[0][(slice(None), *box)] = values
-
-        self.stream(array, keep)
-        return whole[0]
+        image, before = self._padded(np.asarray(array, dtype=np.float32))
+        grid, total = self.grid((array.shape[1], array.shape[2], array.shape[3])), None
+        for group in self._groups(grid):
+            for numbers, output in zip(group, self._compute(image, grid, group), strict=True):
+                values = torch.from_numpy(output).mul_(torch.from_numpy(grid.weight(numbers)))
+                if total is None:
+                    total = torch.zeros((output.shape[0], *image.shape[1:]), dtype=torch.float32)
+                total[(slice(None), *grid.box(numbers))].add_(values)
+        assert total is not None
+        cut = tuple(slice(b, b + size) for b, size in zip(before, array.shape[1:], strict=True))
+        return np.ascontiguousarray(total.numpy()[(slice(None), *cut)])
 
     def stream(
         self, array: FloatArray, take: Take, *, progress: Progress = SILENT, ceiling: Ceiling | None = None, later_bytes: int = 0
@@ -94,26 +97,35 @@ class SlidingWindow:
             ResourceError: more memory would be needed than is allowed.
         """
         spatial = (array.shape[1], array.shape[2], array.shape[3])
-        before = [max(0, wanted - size) // 2 for wanted, size in zip(self.patch, spatial, strict=True)]
-        after = [max(0, w - s) - b for w, s, b in zip(self.patch, spatial, before, strict=True)]
-        image = np.asarray(array, dtype=np.float32)
-        if any(before) or any(after):
-            image = np.pad(image, [(0, 0), *zip(before, after, strict=True)], mode="edge")
+        image, before = self._padded(np.asarray(array, dtype=np.float32))
         grid = self.grid(spatial)
-        windows, frontier, done = list(grid), Frontier(grid), 0
-        progress.start("windows", float(len(windows)))
-        for first in range(0, len(windows), self.batch):
-            group = windows[first : first + self.batch]
-            with PeakWatch(wanted=ceiling is not None and first == 0) as watch:
+        frontier, done = Frontier(grid), 0
+        progress.start("windows", float(grid.count))
+        for group in self._groups(grid):
+            with PeakWatch(wanted=ceiling is not None and not done) as watch:
                 outputs = self._compute(image, grid, group)
-            if ceiling is not None and first == 0:
+            if ceiling is not None and not done:
                 ceiling.check(watch.peak_bytes + self.held_bytes(spatial, outputs[0].shape[0]) + later_bytes)
             for numbers, output in zip(group, outputs, strict=True):
                 frontier.add(numbers, output)
                 for box, values in frontier.finished(numbers):
                     _cropped(take, box, values, spatial=spatial, before=before)
             done += len(group)
-            progress.advance(float(done), f"window {done} of {len(windows)}")
+            progress.advance(float(done), f"window {done} of {grid.count}")
+
+    def _padded(self, image: FloatArray) -> tuple[FloatArray, list[int]]:
+        """The volume with its edge values about it where it is smaller than a window, and how many before it along I, J, K."""
+        before = [max(0, wanted - size) // 2 for wanted, size in zip(self.patch, image.shape[1:], strict=True)]
+        after = [max(0, w - s) - b for w, s, b in zip(self.patch, image.shape[1:], before, strict=True)]
+        if any(before) or any(after):
+            image = np.pad(image, [(0, 0), *zip(before, after, strict=True)], mode="edge")
+        return image, before
+
+    def _groups(self, grid: WindowGrid) -> Iterator[list[Corner]]:
+        """The windows in their order, as many at once as a batch holds."""
+        windows = iter(grid)
+        while group := list(islice(windows, self.batch)):
+            yield group
 
     def _compute(self, image: FloatArray, grid: WindowGrid, group: list[Corner]) -> list[FloatArray]:
         """The activated outputs of a batch of windows; they may be overwritten."""

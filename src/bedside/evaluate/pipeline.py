@@ -11,6 +11,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from bedside.adapters.machine import MEGABYTE, memory_bytes
 from bedside.core.config import Evaluate
 from bedside.core.dataset import CaseSequence
 from bedside.core.digest import canonical_json, digest_bytes, digest_json
@@ -50,12 +51,18 @@ def evaluate(
         UsageError: there are no cases (NO_CASES), a case has no mask (NO_LABEL), or model and dataset name other structures
             (STRUCTURES) or mean others by them (LABEL_MAP).
         IntegrityError: the bytes of the model or of the dataset have changed.
-        ResourceError: the disk is full; nothing half-written is left.
+        ResourceError: the disk is full, or a case needs more memory than there is (MEMORY); nothing half-written is left.
     """
     _check(model, cases)
     from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
-    predict = open_model(model, engine=engine, overlap=settings.overlap, mirror=settings.mirror or None)
+    predict = open_model(
+        model,
+        engine=engine,
+        overlap=settings.overlap,
+        mirror=settings.mirror or None,
+        memory_mb=memory_bytes() / MEGABYTE,
+    )
     return evaluate_predictor(predict, model, cases, settings=settings, engine=engine, progress=progress)
 
 

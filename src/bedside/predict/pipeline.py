@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from bedside.adapters.machine import MEGABYTE, memory_bytes
 from bedside.adapters.site import executor_of
 from bedside.core.case import Case
 from bedside.core.config import Site
@@ -36,6 +37,7 @@ from bedside.formats.mesh import write_mesh
 from bedside.formats.nifti import write_nifti
 from bedside.predict.records import CaseResult, PredictPlan, PredictResult, PredictSettings, RefusedSeries
 from bedside.predict.report import REPORT, preview, write_report
+from bedside.predict.within import WithinSeries
 
 RESULT = "result.json"
 DEFAULTS = PredictSettings()
@@ -61,14 +63,14 @@ def predict(
         to: folder of the results, one folder per series, named by the beginning of its digest.
         settings: what is made.
         executor: where files are read and decoded; None: limited processes of this machine.
-        progress: told of every series.
+        progress: told of every series and its windows.
 
     Raises:
         UsageError: there is nothing to read, or a result's place is taken by something else (OUTPUT_TAKEN) or by the result of
             another model (OTHER_MODEL).
         InputRejected: not one series could be predicted; the refusal of most files is raised.
         IntegrityError: the model's bytes have changed.
-        ResourceError: the disk is full; no half-written result is left.
+        ResourceError: the disk is full, or a case needs more memory than there is (MEMORY); no half-written result is left.
     """
     _check_place(Path(to))
     with ExitStack() as stack:
@@ -82,13 +84,15 @@ def predict(
             _check_model(Path(to) / name, model, replace=settings.replace)
         from bedside.engines.predict import open_model  # brings torch, which a refusal need not wait for
 
-        job = _Job(model, open_model(model), Path(to), settings)
+        within = WithinSeries(progress)
+        opened = open_model(model, progress=within, memory_mb=memory_bytes() / MEGABYTE)
+        job = _Job(model, opened, Path(to), settings)
         scratch = model.workspace.scratch
         with disk_errors("making a folder for decoded volumes"):
             scratch.mkdir(parents=True, exist_ok=True)
         folder = stack.enter_context(staging_in(scratch, prefix="decoded-"))
         read = partial(limited, executor=workers, folder=folder)
-        done, used = _every(job, named, read, refused, progress)
+        done, used = _every(job, named, read, refused, within)
     rows = _counted(refused, used)
     if not done:
         raise _nothing(rows)
@@ -106,19 +110,19 @@ def _every(
     named: Sequence[tuple[str, Found]],
     read: Callable[[Found], Found],
     refused: list[Refused],
-    progress: Progress,
+    within: WithinSeries,
 ) -> tuple[list[CaseResult], set[Path]]:
     """Predict one after the other: results and the files that they were made of; what is refused is added to the refusals."""
     done: list[CaseResult] = []
     used: set[Path] = set()
-    progress.start("predict", float(len(named)))
+    within.begin(len(named))
     for number, (name, found) in enumerate(named, start=1):
         try:
             done.append(job.run(name, read(found)))
             used.update(found.files)
         except InputRejected as problem:
             refused.append(Refused(found.files, problem.code, problem.sentence))
-        progress.advance(float(number), name)
+        within.finished(number, name)
     return done, used
 
 
