@@ -21,16 +21,18 @@ from bedside.ingest.propose import look_around
 from bedside.predict.pipeline import predict
 from bedside.predict.records import PredictSettings
 
-from .crashing import CRASHES, write_crashing
+from .crashing import CRASHES, UNGUARDED, write_crashing
 from .test_failpoints import STUDY
 
 QUICK = PredictSettings(meshes=(), seg=False)
 
 
 @pytest.fixture(scope="module")
-def workers():
-    with LocalProcesses(1, memory_gb=2, seconds=20, modules=MODULES) as executor:
-        yield executor
+def workers(repository):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(repository))
+        with LocalProcesses(1, memory_gb=2, seconds=20, modules=(*MODULES, UNGUARDED)) as executor:
+            yield executor
 
 
 def refusal(path, executor):
@@ -45,13 +47,12 @@ def test_a_crash_of_the_decoder_is_a_refusal_of_read(tmp_path, workers, kind, nu
     assert refusal(folder, workers) == ("LOST_DIED", 3)
 
 
-def test_without_a_child_the_same_file_ends_the_process(tmp_path):
+def test_without_a_child_the_same_file_ends_the_process(tmp_path, repository):
     """That these files are what they are taken for."""
     folder = write_crashing(tmp_path / "series", *CRASHES[0])
-    code = (
-        "import sys, bedside; from bedside.core.ports import InlineExecutor;bedside.read(sys.argv[1], executor=InlineExecutor())"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, check=False)
+    code = f"import sys, bedside, {UNGUARDED}; from bedside.core.ports import InlineExecutor;"
+    code += "bedside.read(sys.argv[1], executor=InlineExecutor())"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, check=False, cwd=repository)
     assert done.returncode < 0
 
 
@@ -67,15 +68,19 @@ def test_predict_goes_on_with_the_rest_of_a_batch(tmp_path, workers):
     assert not list(model.workspace.scratch.iterdir())
 
 
-def test_the_command_predict_ends_with_exit_3_and_a_name(tmp_path):
-    """With the site's own processes."""
+def test_the_command_predict_ends_with_exit_3_and_a_name(tmp_path, repository):
+    """With the site's own processes, which forget the same."""
     folder = write_crashing(tmp_path / "in", *CRASHES[2])
     study = tmp_path / "study"
     digest = store_threshold(Workspace(study), min_extent_voxels=1).digest
     (study / "study.yaml").write_text(json.dumps(STUDY))
     (study / "site.yaml").write_text("versioning: off\ntracking: off\nprocesses: 1\n")
     words = ["predict", str(study), "--model", digest[:8], "--from", str(folder), "--to", str(tmp_path / "to"), "--json"]
-    done = subprocess.run([sys.executable, "-m", "bedside", *words], capture_output=True, text=True, check=False, timeout=120)
+    code = "import sys; from bedside.adapters import site; from bedside.cli import main; own = site.executor_for\n"
+    code += f"site.executor_for = lambda config, modules=(): own(config, modules=(*modules, '{UNGUARDED}'))\n"
+    code += "sys.exit(main())"
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=repository)
     assert (done.returncode, "LOST_DIED" in done.stdout + done.stderr) == (3, True), done.stderr[-500:]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "to").exists()

@@ -1,5 +1,6 @@
 """What a scan must look like. The same object checks it at ingest, at training and at the bedside."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -194,9 +195,12 @@ class Contract(Record):
                 " allowed.",
                 code="LABEL_GEOMETRY",
             )
-        codes, counts = np.unique(label.array, return_counts=True)
+        found: Counter[float] = Counter()
+        for k in range(label.shape[3]):  # one slice at a time, because values are sorted in a copy
+            codes, counts = np.unique(label.array[..., k], return_counts=True)
+            found.update({float(code): int(count) for code, count in zip(codes, counts, strict=True)})
         allowed = {*self.labels.values(), *(() if self.unannotated is None else (self.unannotated,))}
-        unknown = [(float(c), int(n)) for c, n in zip(codes, counts, strict=True) if float(c) not in allowed]
+        unknown = [(code, count) for code, count in sorted(found.items()) if code not in allowed]
         if unknown:
             listed = ", ".join(f"{code:g} ({count} voxels)" for code, count in unknown[:5])
             raise InputRejected(

@@ -46,7 +46,7 @@ def is_plain(path: Path) -> bool:
         return False
 
 
-def write_atomic(path: Path, data: bytes, *, doing: str = "writing a file") -> None:
+def write_atomic(path: Path, data: bytes | bytearray, *, doing: str = "writing a file") -> None:
     """Write `data` to `path` so that a reader sees the old content or the new, never a part, also after a power cut.
 
     Raises:

@@ -14,8 +14,8 @@ _LEAST_BYTES = 128 << 20
 _SHARE = 2
 """The store, the ledger and the disk's cache want memory too: half is for volumes."""
 _AT_ONCE = 2
-_OF_A_MASK_BYTES = 3
-"""Of one voxel of a mask beside its value and its sorted copy: its code and its id."""
+_ID_BYTES = 1
+"""Of one voxel of a mask in the store."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,18 @@ class Allowance:
         """Of pairs that are allowed: as much as two of the largest, or all that a person has allowed."""
         if self.most_bytes is None:
             return None
-        usual = max(_AT_ONCE * max(map(held_bytes, pairs), default=0), _LEAST_BYTES)
+        largest = max((_volume_bytes(pair.image) for pair in pairs), default=0)
+        usual = max(_AT_ONCE * largest, *map(held_bytes, pairs), _LEAST_BYTES)
         return Room(self.most_bytes if self.wanted else min(usual, self.most_bytes), held_bytes)
 
 
 def held_bytes(pair: Pair) -> int:
     """What the conversion of a pair holds, as its headers let it be foreseen."""
-    image = prod(pair.image.volume.shape) * pair.image.voxel_bytes
+    image = _volume_bytes(pair.image)
     if not isinstance(pair.mask, Found):
         return image
-    return image + prod(pair.mask.volume.shape) * (2 * pair.mask.voxel_bytes + _OF_A_MASK_BYTES)
+    return image + _volume_bytes(pair.mask) + prod(pair.mask.volume.shape) * _ID_BYTES
+
+
+def _volume_bytes(found: Found) -> int:
+    return prod(found.volume.shape) * found.voxel_bytes

@@ -103,12 +103,14 @@ def _label(mask: Volume, image: Volume, contract: Contract) -> tuple[Array, floa
     """The mask in training ids on the image's own grid, and how far it lay from it in mm."""
     volume = _turned(mask, image)
     apart_mm = contract.check_label(image, volume)
-    codes = volume.array.astype(np.uint16)
     table = np.zeros(max(*contract.labels.values(), contract.unannotated or 0) + 1, dtype=np.uint8)
     table[list(contract.labels.values())] = range(len(contract.labels))
     if contract.unannotated is not None:
         table[contract.unannotated] = UNANNOTATED
-    return table[codes], apart_mm
+    ids = np.empty(volume.shape, np.uint8, order="F")
+    for k in range(volume.shape[3]):  # an index of a whole mask would take eight bytes per voxel
+        ids[..., k] = table[volume.array[..., k].astype(np.uint16)]
+    return ids, apart_mm
 
 
 def _turned(label: Volume, image: Volume) -> Volume:

@@ -63,7 +63,7 @@ class Stats:
             digest = digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
             known = f"{_line(name, stat)} {digest.hex() if any(digest) else '-'}" if looks.settled(stat) else "?"
             lines += known.encode("ascii") + b"\n"
-        write_atomic(self.path, bytes(lines), doing="remembering what was received")
+        write_atomic(self.path, lines, doing="remembering what was received")
 
 
 class Looks:
