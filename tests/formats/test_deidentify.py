@@ -270,7 +270,6 @@ def test_with_the_option_device_names_stay_network_names_are_cleaned_and_dates_d
     assert plain.SourceOfPreviousValues == ""  # action Z
 
 
-
 @pytest.mark.parametrize(
     ("charset", "name"),
     [
