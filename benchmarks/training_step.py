@@ -3,9 +3,9 @@
 python benchmarks/training_step.py --peer PYTHON [--patch 40 56 40 --batch 9] [--precision fp32]
 
 PYTHON is the interpreter of an environment with torch, nnunetv2 and dynamic_network_architectures (installed without their
-dependencies; with a processor's torch leave out torchvision and timm). Ours is the whole of `Learner.step`: cutting and augmenting
-the patches, forward, loss, backward, clipping, AdamW and the averaged weights. nnU-Net's is forward, loss with deep supervision,
-backward, clipping and SGD on a batch that is ready (it augments in other processes). Both use every thread.
+dependencies; with a processor's torch leave out torchvision and timm). Ours is the whole of `Learner.step`: cutting and
+augmenting the patches, forward, loss, backward, clipping, AdamW and the averaged weights. nnU-Net's is forward, loss with deep
+supervision, backward, clipping and SGD on a batch that is ready (it augments in other processes). Both use every thread.
 """
 
 import argparse
@@ -26,13 +26,15 @@ class Peer:
     """nnU-Net in a process of its own."""
 
     def __init__(self, python: str, given: argparse.Namespace, threads: int) -> None:
-        wanted = {"batch": given.batch, "features": given.features, "levels": given.levels, "classes": CLASSES, "threads": threads}
+        wanted = {name: getattr(given, name) for name in ("batch", "features", "levels")}
+        wanted |= {"classes": CLASSES, "threads": threads}
         words = [word for name, value in wanted.items() for word in (f"--{name}", str(value))]
         command = [python, str(HERE / "training_step_peer.py"), *words, "--patch", *map(str, given.patch)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def steps(self, count: int) -> list[float]:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
         return [float(word) for word in self.process.stdout.readline().split()]

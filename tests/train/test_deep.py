@@ -1,9 +1,9 @@
 """Claims about training with more than one output."""
 
 import torch
+from tests.train.test_loop import learner
 
 from bedside.networks.unet import DynUNet
-from tests.train.test_loop import learner
 
 
 def test_every_head_learns_and_what_is_kept_has_one_output():
