@@ -164,6 +164,14 @@ def receive_for_headers(path: Path, *, limits: Limits = LIMITS) -> tuple[Content
         raise _unreadable() from None
 
 
+def _read(descriptor: int, size: int) -> bytes:
+    """The bytes of a file of `size`; one that grows meanwhile is cut off, and found to have changed when it is read again."""
+    data = os.read(descriptor, size)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
+
+
 def unchanged_part(path: Path, state: bytes, first: int, into: memoryview) -> bool:
     """Fill `into` from byte `first` of a file that is as it was when it was hashed.
 
