@@ -52,6 +52,7 @@ ONLY_IN = {
     "safetensors": ["engines/torch", "train", "testing"],
     "skimage": [],  # tests and benchmarks only, as trimesh
     "sqlalchemy": ["adapters/mlflow"],
+    "submitit": ["adapters/slurm"],
     "trimesh": [],
     "typer": ["cli"],
     "yaml": ["core/yaml_tree"],

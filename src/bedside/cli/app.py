@@ -54,6 +54,7 @@ def mirrored(config: "Config", *, quiet: bool) -> None:
 
 _VERB_MODULES = (
     "bedside.cli.verbs",
+    "bedside.cli.train",
     "bedside.cli.predict",
     "bedside.cli.datasets",
     "bedside.cli.deidentify",

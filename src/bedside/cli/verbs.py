@@ -9,7 +9,7 @@ import typer
 from bedside.cli import options, plans, show
 from bedside.cli.app import HERE, app, mirrored
 from bedside.cli.bars import bars
-from bedside.cli.options import DatasetName, Folder, Json, ModelName, Overrides, StudyPath, WhatIf
+from bedside.cli.options import Folder, Json, ModelName, Overrides, StudyPath, WhatIf
 from bedside.core.errors import GateRefused, UsageError
 
 if TYPE_CHECKING:
@@ -58,42 +58,6 @@ def ingest(
         dataset = step(config, place, add=add, progress=progress)
     mirrored(config, quiet=json)
     return show.as_json(summary(dataset)) if json else show.dataset(dataset)
-
-
-@app.command()
-def train(
-    study: StudyPath = HERE,
-    dataset: DatasetName = "latest",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a finished or interrupted run, and start again.")] = False,
-    plan_only: Annotated[
-        bool, typer.Option("--plan-only", help="Print every number that training would use here, why, and its peak memory.")
-    ] = False,
-    overrides: Overrides = None,
-    folder: Folder = None,
-    json: Json = False,
-    what_if: WhatIf = False,
-) -> None:
-    """Train the study's network; goes on by itself where an interrupted run stopped."""
-    config = options.load_config(study, overrides, folder)
-    found = options.find_dataset(config, dataset)
-    if plan_only:
-        from bedside.train.planned import fresh_plan
-
-        with bars(quiet=json) as progress:
-            decided = fresh_plan(config, found, progress=progress)
-        return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
-    from bedside.train.pipeline import plan
-    from bedside.train.pipeline import train as step
-
-    if what_if:
-        planned = plan(config, found)
-        return show.as_json(planned) if json else show.plan(planned, verb="train")
-    with bars(quiet=json) as progress:
-        run = step(config, found, progress=progress, fresh=fresh)
-    mirrored(config, quiet=json)
-    if json:
-        return show.as_json({"run": run.digest, "model": run.model, **run.record.model_dump(mode="json")})
-    return show.run(run)
 
 
 @app.command()
@@ -255,16 +219,20 @@ def runs(
     json: Json = False,
     what_if: WhatIf = False,
 ) -> None:
-    """List runs, their scores and who is in production; or who was in production when."""
+    """List runs and their scores, jobs, unfinished trainings and who is in production; or who was in production when."""
     from bedside.cli.history import list_runs, show_production, show_runs
+    from bedside.cli.jobs import RunsListed, list_jobs, list_unfinished, show_waiting
 
     config = options.load_config(study, overrides, folder)
     if what_if:
         return show.nothing("runs only reads the ledger; nothing would change", json=json)
     if production_at:
         return show_production(config.workspace, _date(production_at), json=json)
-    listed = list_runs(config.workspace)
-    return show.as_json([row.model_dump(mode="json") for row in listed]) if json else show_runs(listed)
+    listed, jobs, unfinished = list_runs(config.workspace), list_jobs(config), list_unfinished(config.workspace)
+    if json:
+        return show.as_json(RunsListed(runs=tuple(listed), jobs=tuple(jobs), unfinished=tuple(unfinished)))
+    show_waiting(jobs, unfinished)
+    return None if not listed and (jobs or unfinished) else show_runs(listed)
 
 
 def _date(text: str) -> datetime:

@@ -17,6 +17,7 @@ from bedside.core.dataset import SafeName
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_json
 from bedside.core.errors import ConfigError, Problem, UsageError
+from bedside.core.jobs import SlurmJobs
 from bedside.core.model import Preprocessing
 from bedside.core.record import Part, Record
 from bedside.core.registry import registry
@@ -309,6 +310,7 @@ class Site(Record):
             largest, at most half of what this process may use. An image that needs more alone is refused.
         encrypt: keep received scans, masks and refused files encrypted at rest; the key comes from BEDSIDE_STORE_KEY. What
             training prepares in scratch/, reports and predictions are not: for these the disk must be encrypted.
+        slurm: what a training job asks for (`bedside train --on slurm`).
     """
 
     versioning: Literal["dvc", "off"] = "dvc"
@@ -324,6 +326,7 @@ class Site(Record):
     watts_per_core: Annotated[float, Field(gt=0)] = 10.0
     volumes_gb: Annotated[float, Field(gt=0)] | None = None
     encrypt: bool = False
+    slurm: SlurmJobs = SlurmJobs()
 
 
 @dataclass(frozen=True)

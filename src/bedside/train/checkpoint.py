@@ -134,6 +134,17 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def newest_position(folder: Path) -> Position | None:
+    """Where the newest readable checkpoint stands, without reading its tensors; None where there is none."""
+    for path in reversed(_found(folder)):
+        try:
+            with safe_open(path, framework="pt") as file:
+                return Position.model_validate_json((file.metadata() or {}).get("position", ""))
+        except (OSError, SafetensorError, ValidationError):
+            continue
+    return None
+
+
 def load_good(folder: Path, *, until: int) -> Checkpoint | None:
     """Return the newest state to return to, of step `until` at most, or None when there is none yet."""
     kept = (_read(path) for path in reversed(_found(folder, "good")))

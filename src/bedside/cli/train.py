@@ -1,0 +1,96 @@
+"""`bedside train`: here, or as jobs of a SLURM cluster."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from bedside.cli import options, show
+from bedside.cli.app import HERE, app, mirrored
+from bedside.cli.bars import bars
+from bedside.cli.options import DatasetName, Folder, Json, Overrides, StudyPath, WhatIf
+from bedside.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from bedside.core.config import Config
+    from bedside.core.dataset import Dataset
+
+
+@app.command()
+def train(
+    study: StudyPath = HERE,
+    dataset: DatasetName = "latest",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a finished or interrupted run, and start again.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Only go on from a checkpoint; an error where there is none.")] = False,
+    or_start: Annotated[bool, typer.Option("--or-start", help="With --resume: begin where there is no checkpoint.")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Only operations that repeat to the bit (as train.deterministic).")
+    ] = False,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Train so many seeds in turn and say how far the scores on the fold spread.")
+    ] = 1,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Print every number that training would use here, why, and its peak memory.")
+    ] = False,
+    on: Annotated[
+        Literal["here", "slurm"], typer.Option("--on", help="Where to train: here, or as a SLURM job (site.yaml: slurm).")
+    ] = "here",
+    folds: Annotated[bool, typer.Option("--folds", help="With --on slurm: one job of an array for each fold left out.")] = False,
+    overrides: Overrides = None,
+    folder: Folder = None,
+    json: Json = False,
+    what_if: WhatIf = False,
+) -> None:
+    """Train the study's network; goes on by itself where an interrupted run stopped."""
+    _check_going_on(fresh=fresh, resume=resume, or_start=or_start, seeds=seeds, on=on)
+    overrides = [*(overrides or []), *(["train.deterministic=true"] if deterministic else [])]
+    config = options.load_config(study, overrides, folder)
+    found = options.find_dataset(config, dataset)
+    if folds and on == "here":
+        raise UsageError("--folds makes an array of jobs; say --on slurm with it, or --set train.fold=0 here.", code="USAGE")
+    if on == "slurm":
+        from bedside.cli.jobs import submit
+
+        return submit(config, found, study=study, folds=folds, overrides=overrides or [], json=json, what_if=what_if)
+    if plan_only:
+        from bedside.train.planned import fresh_plan
+
+        with bars(quiet=json) as progress:
+            decided = fresh_plan(config, found, progress=progress)
+        return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
+    from bedside.train.pipeline import plan
+    from bedside.train.pipeline import train as step
+
+    if what_if:
+        planned = plan(config, found)
+        return show.as_json(planned) if json else show.plan(planned, verb="train")
+    if seeds > 1:
+        return _seeds(config, found, count=seeds, fresh=fresh, json=json)
+    with bars(quiet=json) as progress:
+        run = step(config, found, progress=progress, fresh=fresh, resume=resume and not or_start)
+    mirrored(config, quiet=json)
+    if json:
+        return show.as_json({"run": run.digest, "model": run.model, **run.record.model_dump(mode="json")})
+    return show.run(run)
+
+
+def _check_going_on(*, fresh: bool, resume: bool, or_start: bool, seeds: int, on: str) -> None:
+    if fresh and resume:
+        raise UsageError("--fresh forgets what --resume would go on with; give one of them.", code="USAGE")
+    if or_start and not resume:
+        raise UsageError("--or-start belongs to --resume; without either, train goes on or begins by itself.", code="USAGE")
+    if seeds > 1 and on == "slurm":
+        raise UsageError(
+            "--seeds trains here; submit a job for each seed with --set train.seed=N, then repeat this.", code="USAGE"
+        )
+    if seeds > 1 and resume:
+        raise UsageError("--seeds goes on by itself with what is unfinished; leave --resume out.", code="USAGE")
+
+
+def _seeds(config: "Config", dataset: "Dataset", *, count: int, fresh: bool, json: bool) -> None:
+    from bedside.cli.seeds import show_spread
+    from bedside.train.seeds import train_seeds
+
+    with bars(quiet=json) as progress:
+        found, digest = train_seeds(config, dataset, count=count, progress=progress, fresh=fresh)
+    mirrored(config, quiet=json)
+    return show.as_json({"spread": digest, **found.model_dump(mode="json")}) if json else show_spread(found, digest)

@@ -1,0 +1,79 @@
+"""A training under a real SLURM: preempted twice, it ends with the bits of one that never was."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.adapters.slurm_server import missing, slurm_server
+from tests.train.conftest import put_dataset, write_study
+
+from bedside.core.config import load
+from bedside.core.digest import digest_file
+from bedside.train.checkpoint import newest_position
+
+STEPS = 2400
+
+
+def bedside(*words: object) -> str:
+    command = [sys.executable, "-m", "bedside", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def weights(folder) -> str:
+    config = load(folder)
+    event = config.workspace.ledger.last("trained")
+    return "" if event is None else digest_file(config.workspace.store / event.outputs["model"] / "weights.safetensors")
+
+
+def restarts(job: str) -> int:
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    return int(shown.split("Restarts=")[1].split()[0])
+
+
+def wait_for(reached, *, seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, f"{what} did not happen in {seconds:g} s"
+        time.sleep(0.3)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_was(tmp_path, monkeypatch):
+    gone = missing()
+    if gone:
+        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    straight = write_study(tmp_path / "straight", steps=STEPS)
+    config = load(straight)
+    put_dataset(config.workspace, config.study.contract)
+    bedside("train", straight)
+
+    folder = write_study(tmp_path / "jobs", steps=STEPS)
+    often = ("--set", "train.checkpoint_minutes=0.005")
+    config = load(folder)
+    put_dataset(config.workspace, config.study.contract)
+    site = "slurm: {partition: low, cores: 2, memory_gb: 3, minutes: 10, grace_seconds: 20}\n"
+    with (folder / "site.yaml").open("a") as file:
+        file.write(site)
+    with slurm_server(tmp_path / "slurm") as environ:
+        monkeypatch.setenv("SLURM_CONF", environ["SLURM_CONF"])
+        monkeypatch.setenv("PATH", environ["PATH"])
+        job = bedside("train", folder, "--on", "slurm", *often).split("job ")[1].split(":")[0]
+        log = folder / "scratch" / "jobs" / f"{job}.log"
+        reached = 0
+        for count in (1, 2):
+            wait_for(lambda reached=reached: step(folder) > reached, seconds=120, what="work")
+            reached = step(folder)
+            urgent = ["sbatch", "--partition=high", "--cpus-per-task=2", "--mem=3000", "--output=/dev/null", "--wrap=sleep 1"]
+            subprocess.run(urgent, check=True, capture_output=True)
+            wait_for(lambda count=count: restarts(job) >= count, seconds=120, what=f"preemption {count}")
+        wait_for(lambda: weights(folder), seconds=240, what="the end")
+    assert log.read_text().count("back into the queue") == 2
+    assert weights(folder) == weights(straight)
+
+
+def step(folder) -> int:
+    found = [newest_position(place) for place in folder.glob("scratch/train-*")]
+    return max((position.step for position in found if position), default=0)
