@@ -37,6 +37,18 @@ def test_bone_is_brighter_than_what_surrounds_it_and_a_small_part_of_the_trunk(s
         assert np.median(one.image.array[0][bone]) > np.median(one.image.array[0][~bone]) + 100
 
 
+def test_no_threshold_finds_bone(some):
+    """Contrast agent, couch and calcium are brighter than sponge and marrow, as in life."""
+    for one in some:
+        image, bone = one.image.array[0], one.label.array[0] == STRUCTURES["bone"]
+        dice = [2 * ((image > hu) & bone).sum() / ((image > hu).sum() + bone.sum()) for hu in (100, 150, 200, 300, 400)]
+        assert max(dice) < 0.92
+    assert (
+        np.mean([((one.image.array[0] < 200) & (one.label.array[0] == 1)).sum() / one.label.array[0].sum() for one in some])
+        > 0.15
+    )
+
+
 def test_some_of_what_is_as_bright_as_bone_is_no_bone(some):
     bright = [((one.image.array[0] > 200) & (one.label.array[0] == 0)).sum() / (one.label.array[0] == 1).sum() for one in some]
     assert max(bright) > 0.1
