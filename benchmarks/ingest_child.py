@@ -5,7 +5,8 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from bedside.adapters.nursery import fork_ahead
-from bedside.core.config import Config, Site, Study
+from bedside.core.config import Config, Study
+from bedside.core.site import Site
 from bedside.core.workspace import Workspace
 from bedside.ingest import pipeline
 

@@ -12,9 +12,10 @@ from bedside.adapters import dask
 from bedside.adapters.dask import Batch, DaskExecutor, Limits, limited, slurm_cluster
 from bedside.adapters.processes import LocalProcesses
 from bedside.adapters.site import executor_for
-from bedside.core.config import Config, Site, Study
+from bedside.core.config import Config, Study
 from bedside.core.errors import InputRejected, ResourceError, UsageError
 from bedside.core.ports import InlineExecutor, Lost
+from bedside.core.site import Site
 from bedside.core.volume import Volume
 from bedside.core.workspace import Workspace
 from bedside.formats.dicom import assemble, look

@@ -12,8 +12,9 @@ from bedside.adapters.dvc import DvcStore
 from bedside.adapters.mlflow import MlflowTracker
 from bedside.adapters.processes import LocalProcesses
 from bedside.adapters.site import executor_for, store_for, tracker_for
-from bedside.core.config import Config, Site
+from bedside.core.config import Config
 from bedside.core.ports import InlineExecutor, Lost, StoreOff, TrackerOff
+from bedside.core.site import Site
 from bedside.core.workspace import Workspace
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bedside.core.config import Config, Promote, Site, load
+from bedside.core.config import Config, Promote, load
 from bedside.core.errors import ConfigError, UsageError
+from bedside.core.site import Site
 from bedside.core.workspace import Workspace
 
 STUDY = """\

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bedside.core.config import Config, Site, Study
+from bedside.core.config import Config, Study
+from bedside.core.site import Site
 from bedside.core.workspace import Workspace
 from bedside.formats.nifti import write_nifti
 

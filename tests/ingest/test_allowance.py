@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bedside.core.config import Site
 from bedside.core.ports import InlineExecutor
+from bedside.core.site import Site
 from bedside.core.volume import Volume
 from bedside.formats.dicom import read_folder
 from bedside.formats.dicom_write import SeriesIdentity, write_series

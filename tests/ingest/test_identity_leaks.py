@@ -19,11 +19,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from bedside import cli
-from bedside.core.config import Config, Site, Study
+from bedside.core.config import Config, Study
 from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import BedsideError
 from bedside.core.identity import KEY_VARIABLE
+from bedside.core.site import Site
 from bedside.core.workspace import Workspace
 from bedside.data.identities import UID_ROOT, Search, Seeds
 from bedside.formats.identity_phantom import part10, slice_of

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from bedside.core.config import Config, Site
+from bedside.core.config import Config
 from bedside.core.errors import UsageError
 from bedside.core.ports import Executor, InlineExecutor, Store, StoreOff, Tracker, TrackerOff
+from bedside.core.site import Site
 
 
 def store_for(config: Config) -> Store:

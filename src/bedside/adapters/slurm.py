@@ -1,6 +1,6 @@
 """Trainings as SLURM jobs that put themselves back into the queue: submitit writes the batch file, SLURM does the rest.
 
-Of submitit only the batch file is used: its jobs are serialised functions whose state it asks of the accounting; ours are commands,
+Of submitit only the batch file is used: its jobs are serialised functions whose state it asks of accounting; ours are commands,
 whose state the controller knows, and which save and exit 8 when they are told to stop.
 """
 
@@ -26,8 +26,8 @@ _PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUS
 _RUNNING = frozenset({"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "PREEMPTED"})
 _DONE = frozenset({"COMPLETED"})
 
-# The batch shell gets SIGUSR1 ahead of the time limit or preemption and passes it on until the command has ended: one that is still
-# starting ignores it, one that works saves and says so with exit 8.
+# The batch shell gets SIGUSR1 ahead of the time limit or preemption and passes it on until the command has ended: one that
+# is still starting ignores it, one that works saves and says so with exit 8.
 _BODY = """\
 commands=(
 {commands}

@@ -253,7 +253,8 @@ def schema(
     what_if: WhatIf = False,
 ) -> None:
     """Print the JSON schema of study.yaml (or site.yaml), with every registered part."""
-    from bedside.core.config import Site, Study
+    from bedside.core.config import Study
+    from bedside.core.site import Site
 
     if overrides:
         raise UsageError("schema has no settings to override; it prints the schema of the files.", code="USAGE")

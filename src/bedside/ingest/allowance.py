@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from bedside.core.config import Site
 from bedside.core.ports import Room
+from bedside.core.site import Site
 from bedside.formats.found import Found, Refused
 from bedside.ingest.pairing import Pair
 

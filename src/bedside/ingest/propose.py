@@ -15,11 +15,12 @@ import numpy as np
 
 from bedside.adapters.site import executor_of
 from bedside.core.clinical import Column
-from bedside.core.config import Site, Source
+from bedside.core.config import Source
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.hounsfield import check_hounsfield
 from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
+from bedside.core.site import Site
 from bedside.core.volume import Volume
 from bedside.formats.dicom import Look, assemble
 from bedside.formats.found import Found, Refused

@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from bedside.adapters.machine import MEGABYTE, memory_bytes
 from bedside.adapters.site import executor_of
 from bedside.core.case import Case
-from bedside.core.config import Site
 from bedside.core.contract import Contract
 from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, UsageError, disk_errors
@@ -28,6 +27,7 @@ from bedside.core.files import sync_folder, write_atomic
 from bedside.core.model import Model
 from bedside.core.ports import Executor
 from bedside.core.progress import SILENT, Progress
+from bedside.core.site import Site
 from bedside.core.task import Predictor
 from bedside.core.workspace import staging_in
 from bedside.data.surface import Surface, surfaces

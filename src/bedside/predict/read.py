@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 from bedside.adapters.site import executor_of
 from bedside.core.case import Case
-from bedside.core.config import Site
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.ports import Executor
+from bedside.core.site import Site
 from bedside.core.volume import Volume
 from bedside.formats.found import Found, Reading
 from bedside.formats.limited import MODULES, limited, read_limited

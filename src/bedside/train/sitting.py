@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from bedside.core.config import Site, Study
+from bedside.core.config import Study
 from bedside.core.errors import Interrupted, ResourceError, UsageError
 from bedside.core.plan import Plan
 from bedside.core.progress import Progress
 from bedside.core.run import Cost, CurvePoint, Incident, PlannedSteps
+from bedside.core.site import Site
 from bedside.core.task import Network, Task
 from bedside.data.loader import Batch, Loader, NoBatchError
 from bedside.data.patches import Example, PatchSampler
@@ -101,7 +102,9 @@ class Sitting:
                 ) from error
             finally:
                 self.loader.close()
-            self.position = self.position.model_copy(update={"cost": self.meter.cost()})
+            cost = self.meter.cost()
+            took = self.position.seconds_per_step or (cost.step_seconds + cost.data_seconds) / self.position.step
+            self.position = self.position.model_copy(update={"cost": cost, "seconds_per_step": took})
 
     def _work(self, stop: Stop) -> None:
         started, before = time.perf_counter(), self.position.seconds
@@ -152,7 +155,7 @@ class Sitting:
         self.meter = Meter(Cost(), self.site.watts_per_core)
         while True:
             try:
-                precision, seconds = fastest_precision(self._make_learner, self._precision())
+                precision, seconds = self._precision()
                 total = self.plan.steps or self._steps_that_fit(precision, seconds)
                 self.learner = self._make_learner(precision)
                 break
@@ -163,10 +166,12 @@ class Sitting:
         update = {"total_steps": total, "precision": precision, "seconds_per_step": seconds}
         self.position = self.position.model_copy(update=update | {"schedule": (PlannedSteps(at=0, total=total),)})
 
-    def _precision(self) -> str:
-        """What is timed: nothing that a clock decides where everything must repeat."""
-        auto = self.plan.precision == "auto" and self.study.train.deterministic
-        return "fp32" if auto else self.plan.precision
+    def _precision(self) -> tuple[str, float]:
+        """The precision and its seconds per step; 0.0 where nothing has to be timed, or must be because it has to repeat."""
+        wanted, given = self.plan.precision, self.plan.steps is not None
+        if wanted == "auto" and self.study.train.deterministic:
+            wanted = "fp32"
+        return (wanted, 0.0) if given and wanted != "auto" else fastest_precision(self._make_learner, wanted)
 
     def _steps_that_fit(self, precision: str, seconds: float) -> int:
         validation = self._seconds_of_validation(precision) * self.study.train.validations if self.left_out else 0.0
