@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from hippocampus import Lines, machine
+from scipy.ndimage import binary_closing, binary_fill_holes
 from scipy.ndimage import label as components
 
 import bedside as bs
@@ -27,6 +28,7 @@ from bedside.metrics.segmentation import score
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "ct-bone.yaml"
 PHANTOM_SEED = 7
 THRESHOLD_HU = 200
+CLOSING_MM = 3
 SMALLEST_PART_MM3 = 1000
 REAL = ("trunk", "slices", "lumbar")
 
@@ -69,6 +71,16 @@ def by_threshold(image: Volume) -> np.ndarray:
     return (sizes >= SMALLEST_PART_MM3)[parts].astype(np.uint8)
 
 
+def filled(image: Volume) -> np.ndarray:
+    """What a careful person adds to a threshold: close gaps, and fill what is enclosed in any plane of the grid."""
+    bright = by_threshold(image) > 0
+    reach = [max(1, round(CLOSING_MM / step)) for step in image.spacing_mm]
+    bright |= binary_closing(bright, np.ones([2 * voxels + 1 for voxels in reach], bool))
+    for axis in range(3):
+        bright |= np.stack([binary_fill_holes(plane) for plane in np.moveaxis(bright, axis, 0)], axis)
+    return bright.astype(np.uint8)
+
+
 def row(name: str, how: str, mask: np.ndarray, case: Case, tolerance_mm: float) -> str:
     """One line of the table."""
     truth, spacing_mm = case.volumes["label"].array[0], case.image.spacing_mm
@@ -82,7 +94,7 @@ def main() -> None:
     arguments.add_argument("--from", dest="source", type=Path, required=True)
     arguments.add_argument("--minutes", type=float, default=10.0)
     arguments.add_argument("--steps", type=int, help="exact number of steps instead of minutes")
-    arguments.add_argument("--phantoms", type=int, default=12)
+    arguments.add_argument("--phantoms", type=int, default=8)
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--leave-out", nargs="*", default=list(REAL))
     arguments.add_argument("--set", action="append", default=[])
@@ -101,7 +113,8 @@ def main() -> None:
         how = f"model: {record.steps} steps of {record.seconds_per_step:.2f} s, {record.peak_memory_mb:.0f} MB"
         lines.append(row(name, how, bs.open(run.best())(case).value, case, tolerance_mm))
         lines.append(row(name, f"threshold {THRESHOLD_HU} HU", by_threshold(case.image), case, tolerance_mm))
-        print("\n".join(lines[-2:]), flush=True)
+        lines.append(row(name, "the same, closed and filled", filled(case.image), case, tolerance_mm))
+        print("\n".join(lines[-3:]), flush=True)
     print(f"\nmachine: {machine()}\ncommand: {' '.join(['python', *sys.argv])}\n")
     print("| left out | how | Dice | surface Dice at 3 mm | HD95 in mm |\n|---|---|---|---|---|")
     print("\n".join(lines))
