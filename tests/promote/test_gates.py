@@ -1,11 +1,14 @@
 """Absolute, latency and non-inferiority: each lets through and refuses, and says why with numbers."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bedside.core.evidence import CaseTiming
+from bedside.core.ledger import Event
 from bedside.promote.gates.absolute import Absolute
 from bedside.promote.gates.latency import Latency
 from bedside.promote.gates.non_inferiority import NonInferiority
@@ -167,6 +170,19 @@ def test_too_few_patients_refuse_unless_the_rule_gives_up_the_tail_openly(shown,
     assert not refused.passed
     assert "too few patients: n=20, the rule needs 29" in refused.because
     assert NonInferiority(margin=0.01, catastrophic=False).judge(pair).passed
+
+
+def test_a_margin_below_what_the_seed_alone_moves_is_said_and_decides_nothing(shown, evidence_of, near):
+    pair = shown(evidence_of(near(0.9)), evidence_of(near(0.9), model="b" * 64))
+    spread = {"metric": "dice", "seeds": 3, "sd": 0.005, "noise_floor": 0.0139}
+    event = Event(seq=1, time="", actor="", action="seeds_compared", inputs={}, outputs={}, facts=spread, prev="", hash="")
+    noisy = replace(pair, history=(*pair.history, event))
+    warned = NonInferiority(margin=0.01).judge(noisy)
+    assert warned.passed
+    assert "below the noise floor of 0.0139 dice" in warned.because
+    assert warned.numbers["noise_floor"] == 0.0139
+    for quiet in (NonInferiority(margin=0.02).judge(noisy), NonInferiority(margin=0.01).judge(pair)):
+        assert "noise floor" not in quiet.because
 
 
 def test_only_the_named_structures_are_compared(shown, evidence_of, near):

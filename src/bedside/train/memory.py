@@ -9,7 +9,9 @@ from bedside.core.plan import Plan
 from bedside.core.run import Incident
 from bedside.core.task import divisors
 
-_SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "could not create a memory")
+_SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation")
+_SAID_BY_ONEDNN = ("could not create a memory", "could not create a primitive", "could not execute a primitive")
+"""It has no other words for it; that shapes fit each other was seen when the plan was made."""
 LEAST_PIECES = 2
 """A patch keeps at least this many of the network's divisors along each axis that had as many."""
 
@@ -18,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's and numpy's error, or what torch's allocators and oneDNN say."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID_BY_TORCH)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in (*_SAID_BY_TORCH, *_SAID_BY_ONEDNN))
 
 
 def smaller(plan: Plan, step: int) -> tuple[Plan, Incident]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bedside.core.run import Cost
+from bedside.engines.memory import resident_bytes
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -52,7 +53,7 @@ class Meter:
 
     Attributes:
         before: of the earlier sittings; watts_per_core: for an estimate, where the processor does not count its energy.
-        step_seconds, data_seconds, validation_seconds, augment_seconds: of this sitting.
+        step_seconds, data_seconds, validation_seconds, augment_seconds: of this sitting; steps: done in it.
     """
 
     before: Cost
@@ -61,6 +62,7 @@ class Meter:
     data_seconds: float = 0.0
     validation_seconds: float = 0.0
     augment_seconds: float = 0.0
+    steps: int = 0
     _began: float = field(default_factory=time.perf_counter)
     _cpu_began: float = field(default_factory=cpu_seconds)
     _counters: dict[str, tuple[int, int]] | None = field(default_factory=microjoules)
@@ -93,9 +95,10 @@ class Meter:
         self._joules, self._counters = self._joules + more, now
         return True
 
-    def note(self, position_loss: float, score: float | None) -> str:
+    def note(self, loss: float, score: float | None) -> str:
         """The live line: loss, seconds per step, share of waiting for data, memory, score."""
         took = self.step_seconds + self.data_seconds
-        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-        said = f"loss {position_loss:.3f}, data {100 * self.data_seconds / max(1e-9, took):.0f} %, {resident:.0f} MB"
+        speed = f"{took / max(1, self.steps):.2f} s/step"
+        waiting = f"data {100 * self.data_seconds / max(1e-9, took):.0f} %"
+        said = f"loss {loss:.3f}, {speed}, {waiting}, {resident_bytes() / 1e6:.0f} MB"
         return said if score is None else f"{said}, Dice {score:.3f}"

@@ -218,6 +218,7 @@ class Sitting:
                 started = time.perf_counter()
                 loss = self.learner.step(self.position.step, self.position.total_steps, batch)
                 self.meter.step_seconds += time.perf_counter() - started
+                self.meter.steps += 1
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):

@@ -62,6 +62,7 @@ class NonInferiority(Part):
         failed = [label for label, test in found.items() if test is None or not test.passed]
         told = "; ".join(f"{label}: {_told(test)}" for label, test in found.items() if not failed or label in failed)
         against = f"the model in production ({given.baseline.model[:12]}) by a margin of {self.margin:g} {self.metric}"
+        floor = self._noise_floor(given)
         return Verdict(
             gate=self.part_name,
             passed=not failed,
@@ -69,12 +70,30 @@ class NonInferiority(Part):
                 f"For {', '.join(failed)} it is not shown to be non-inferior to {against}. {told}."
                 if failed
                 else f"Every structure is non-inferior to {against}. {told}."
-            ),
+            )
+            + self._warning(floor),
             numbers={
                 "metric": self.metric,
                 "baseline": given.baseline.model,
                 "labels": {label: _numbers(test) for label, test in found.items()},
+                **({} if floor is None else {"noise_floor": floor}),
             },
+        )
+
+    def _noise_floor(self, given: GateInput) -> float | None:
+        """What the seed alone moved this metric by, as `train --seeds` last found it; None where nobody looked."""
+        for event in reversed(given.history):
+            floor = event.facts.get("noise_floor")
+            if event.action == "seeds_compared" and event.facts.get("metric") == self.metric and isinstance(floor, float):
+                return floor
+        return None
+
+    def _warning(self, floor: float | None) -> str:
+        if floor is None or self.margin >= floor:
+            return ""
+        return (
+            f" The margin lies below the noise floor of {floor:.3g} {self.metric}: trainings that differ in the seed alone differ"
+            " by as much, so a pass or a refusal this close may be chance of the seed."
         )
 
     def _gains(self, candidate: Evidence, baseline: Evidence) -> dict[str, dict[str, float]]:
