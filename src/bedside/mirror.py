@@ -102,6 +102,11 @@ def _log_training(config: Config, tracker: Tracker, event: Event) -> None:
         "seconds_per_step": record.seconds_per_step,
         "peak_memory_mb": record.peak_memory_mb,
         "loss": record.curve[-1].loss,
+        "wall_seconds": record.cost.wall_seconds,
+        "cpu_seconds": record.cost.cpu_seconds,
+        "data_wait_share": record.cost.data_wait_share,
+        "energy_joules": record.cost.joules,
+        "incidents": float(len(record.incidents)),
     }
     scores = [point.score for point in record.curve if point.score is not None]
     if scores:

@@ -122,6 +122,14 @@ def run(value: "Run") -> None:
     if scores:
         table.add_row("best Dice on the left-out fold", f"{max(scores):.4f}")
     table.add_row("peak memory", f"{record.peak_memory_mb:.0f} MB")
+    cost = record.cost
+    if cost.wall_seconds:
+        busy = f", {100 * cost.utilisation(record.threads):.0f} % of {record.threads} threads" if record.threads else ""
+        table.add_row("waited for data", f"{100 * cost.data_wait_share:.1f} % of the steps{busy}")
+        table.add_row("energy", f"{cost.joules / 3600:.2f} Wh" + ("" if cost.measured else " (estimate)"))
+    for incident in record.incidents:
+        cases = f" ({', '.join(incident.cases)})" if incident.cases else ""
+        table.add_row(f"at step {incident.step}", incident.said + cases)
     console().print(table)
 
 
