@@ -65,10 +65,10 @@ def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_w
         reached = 0
         for count in (1, 2):
             wait_for(lambda reached=reached: step(folder) > reached, seconds=120, what="work")
-            reached = step(folder)
             urgent = ["sbatch", "--partition=high", "--cpus-per-task=2", "--mem=3000", "--output=/dev/null", "--wrap=sleep 1"]
             subprocess.run(urgent, check=True, capture_output=True)
             wait_for(lambda count=count: restarts(job) >= count, seconds=120, what=f"preemption {count}")
+            reached = step(folder)
         wait_for(lambda: weights(folder), seconds=240, what="the end")
     assert log.read_text().count("back into the queue") == 2
     assert weights(folder) == weights(straight)
