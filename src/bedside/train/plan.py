@@ -14,7 +14,7 @@ from bedside.core.errors import ResourceError, UsageError
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Choice, Fingerprint, Machine, Plan
 from bedside.core.record import Part
-from bedside.core.task import Task
+from bedside.core.task import Task, divisors
 from bedside.networks.unet import DynUNet
 from bedside.train.footprint import Footprint, footprint
 from bedside.train.plan_rules import Shape, grid, normalisation, planned_patch, pyramid, target_spacing
@@ -264,12 +264,6 @@ def _ema(draft: _Draft, steps: int) -> float:
     ema = round(min(0.9995, max(0.9, 1 - 1 / max(1.0, AVERAGED_SHARE * steps))), 4)
     draft.note("average of weights", ema, f"reaches back over a third of about {steps} steps")
     return ema
-
-
-def divisors(network: Part) -> Shape:
-    """What each side of a patch must be a multiple of."""
-    found = getattr(network, "divisors", None)
-    return found or (1, 1, 1)
 
 
 def rounded(patch: Shape, network: Part) -> Shape:
