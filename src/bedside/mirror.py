@@ -22,7 +22,7 @@ from bedside.core.record import Record
 from bedside.core.run import Run
 from bedside.core.workspace import read_json
 
-STORED = frozenset({"ingested", "trained", "evaluated", "accelerated"})
+STORED = frozenset({"adopted", "ingested", "trained", "evaluated", "accelerated"})
 
 
 class Mirrored(Record):

@@ -49,7 +49,7 @@ ONLY_IN = {
     ],
     "pylibjpeg": ["formats/dicom"],
     "rich": ["cli"],
-    "safetensors": ["engines/torch", "train", "testing"],
+    "safetensors": ["engines/torch", "formats/bundle", "train", "testing"],
     "skimage": [],  # tests and benchmarks only, as trimesh
     "sqlalchemy": ["adapters/mlflow"],
     "submitit": ["adapters/slurm"],

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import AliasChoices, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from bedside.core import yaml_tree
+from bedside.core.adapt import LayerRates, Unfreeze
 from bedside.core.contract import Contract, PositiveMm
 from bedside.core.dataset import SafeName
 from bedside.core.deidentification import Deidentification
@@ -162,6 +163,9 @@ class Train(Record):
         memory_gb: ceiling of resident memory, where training stops with exit 6; None: four fifths of what this process may use.
         stall_seconds: how long a batch may take to come before training ends with the stacks of all threads.
         deterministic: only operations that repeat to the bit, and the plan's number of threads, wherever it goes on.
+        parent: weights to begin with, called `from` in YAML: digest of a model, a .safetensors file or a MONAI Bundle.
+        unfreeze: which layers learn from when on; empty: all of them, always. Those without weights of the parent always do.
+        layer_rates: pattern of names of weights to a factor of their learning rate; of several that fit the last counts.
     """
 
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -183,9 +187,14 @@ class Train(Record):
     stall_seconds: Annotated[float, Field(gt=0)] = 600.0
     deterministic: bool = False
     augment: Augmentation = Augmentation()
+    parent: Annotated[str, Field(min_length=4)] | None = Field(default=None, validation_alias=AliasChoices("from", "parent"))
+    unfreeze: tuple[Unfreeze, ...] = ()
+    layer_rates: LayerRates = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _repeats(self) -> "Train":
+        if self.unfreeze and (self.parent is None or self.unfreeze[0].at):
+            raise ValueError("train.unfreeze freezes weights of train.from, which must be given; its first entry is at: 0")
         if self.deterministic and self.minutes is not None:
             raise ValueError("train.deterministic needs train.steps or train.epochs: what fits into minutes never repeats")
         return self

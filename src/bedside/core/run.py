@@ -5,6 +5,7 @@ from functools import cached_property
 
 from pydantic import JsonValue, ValidationError
 
+from bedside.core.adapt import Matched
 from bedside.core.errors import IntegrityError
 from bedside.core.model import Model
 from bedside.core.plan import Plan
@@ -34,7 +35,7 @@ class Incident(Record):
     Attributes:
         step: steps done when it happened.
         code: NOT_FINITE (a step was skipped), RESTORED (the last good state was taken up), SMALLER (for want of memory),
-            CHECKPOINT_DAMAGED (the one before was taken), WORKER_REPLACED.
+            CHECKPOINT_DAMAGED (the one before was taken), WORKER_REPLACED, BEGUN_FROM (weights of another model).
         said: what happened, for people; cases: the pseudonyms it concerns.
     """
 
@@ -87,6 +88,8 @@ class RunRecord(Record):
         curve: loss, and score of the left-out fold where there is one.
         incidents: what the training had to deal with; cost: what it took; threads: that computed; deterministic: whether every
             operation was one that repeats to the bit.
+        precision: that "auto" was resolved to; "" where a version before it was recorded trained.
+        parent: digest of the weights that it began with; "" where it began by chance; begun: what of them fitted.
     """
 
     study: dict[str, JsonValue]
@@ -108,6 +111,9 @@ class RunRecord(Record):
     cost: Cost = Cost()
     threads: int = 0
     deterministic: bool = False
+    precision: str = ""
+    parent: str = ""
+    begun: Matched | None = None
 
 
 @dataclass(frozen=True)
