@@ -52,10 +52,11 @@ def train(
 
         return submit(config, found, study=study, folds=folds, overrides=overrides or [], json=json, what_if=what_if)
     if plan_only:
+        from bedside.train.begin import settled
         from bedside.train.planned import fresh_plan
 
         with bars(quiet=json) as progress:
-            decided = fresh_plan(config, found, progress=progress)
+            decided = fresh_plan(settled(config, keep=False), found, progress=progress)
         return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
     from bedside.train.pipeline import plan
     from bedside.train.pipeline import train as step

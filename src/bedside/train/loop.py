@@ -20,6 +20,7 @@ from bedside.core.task import Task
 from bedside.data.loader import Batch, Recipe
 from bedside.data.patches import PatchSampler
 from bedside.networks.deep import loss_of
+from bedside.train.adapt import Layers
 
 Precision = str
 CLIP_NORM = 12.0
@@ -43,6 +44,7 @@ class Learner:
     Attributes:
         net: the network; ema: the exponential moving average of its weights, the one that is kept.
         precision: "bf16", "fp16" (with a gradient scaler) or "fp32".
+        layers: which weights learn when and how fast; None: all, always, alike.
         bad_steps: how many steps in a row were skipped, because loss or gradient was not finite.
     """
 
@@ -51,6 +53,7 @@ class Learner:
     sampler: PatchSampler
     plan: Plan
     precision: Precision
+    layers: Layers | None = None
     ema: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     bad_steps: int = field(init=False, default=0)
@@ -60,7 +63,7 @@ class Learner:
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         decay = self.plan.weight_decay
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(),
+            self.net.parameters() if self.layers is None else self.layers.groups(self.net),
             lr=self.plan.learning_rate,
             weight_decay=decay,
             betas=(0.9, 0.999),
@@ -92,7 +95,9 @@ class Learner:
         buffers = [buffer.clone() for buffer in self.net.buffers()]
         rate = learning_rate(number, total, self.plan.learning_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
+        if self.layers is not None:
+            self.layers.freeze(self.net, number / total)
         self._optimizer.zero_grad()
         value = self._gradients(images, labels)
         if self.scaler is not None:
@@ -174,7 +179,7 @@ class Learner:
             raise IntegrityError(
                 "The checkpoint belongs to another network; start again with --fresh.", code="CHECKPOINT_CONFIG"
             ) from error
-        parameters = self.optimizer.param_groups[0]["params"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in _under(tensors, "adam.").items():
             index, _, key = name.partition(".")

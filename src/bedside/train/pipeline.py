@@ -26,6 +26,8 @@ from bedside.core.run import Run, RunRecord
 from bedside.core.task import Task
 from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
+from bedside.train.again import kept_replay, lay_out
+from bedside.train.begin import beginning, settled
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
 from bedside.train.meter import peak_memory_mb
@@ -68,6 +70,7 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         UsageError: the loss diverged, the patch does not fit the network, or there is nothing to resume (NO_CHECKPOINT,
             CHECKPOINT_CONFIG).
     """
+    config = settled(config)
     study = config.study
     before = None if fresh else finished(config.workspace, study, dataset)
     if before is not None:
@@ -82,7 +85,11 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         planned = fresh_plan(config, dataset, progress=progress)
         keep_plan(folder, planned)
         keep_question(folder, _question(study, dataset))
-    sitting = Sitting(study, planned, folder, progress, *_examples(config, dataset, planned, progress), config.site)
+    examples, left_out = _examples(config, dataset, planned, progress)
+    start, layers = beginning(config, planned, examples[0].image.shape[0])
+    sitting = Sitting(
+        study, planned, folder, progress, examples, left_out, config.site, start, layers, replay=kept_replay(folder)
+    )
     with _computing(config, planned):
         sitting.run()
     return _store(config, dataset, sitting)
@@ -106,6 +113,7 @@ def _computing(config: Config, planned: Plan) -> Iterator[None]:
 
 def plan(config: Config, dataset: Dataset) -> TrainPlan:
     """Say what `train` would do, without doing it."""
+    config = settled(config, keep=False)
     study = config.study
     folder = checkpoint_folder(config.workspace, study, dataset)
     planned = kept_plan(folder) or fresh_plan(config, dataset, keep=False)
@@ -133,6 +141,11 @@ def _question(study: Study, dataset: Dataset) -> dict[str, JsonValue]:
     parts = study.model_dump(mode="json", include={"contract", "preprocess", "task", "network", "train"})
     parts["train"] = {name: value for name, value in parts["train"].items() if name not in _MAY_CHANGE}
     return {"study": parts, "dataset": dataset.digest}
+
+
+def prepare_again(config: Config, dataset: Dataset, record: RunRecord) -> None:
+    """Let the next `train` of this study and dataset do what a run did: its plan, its precision, its number of steps."""
+    lay_out(checkpoint_folder(config.workspace, config.study, dataset), _question(config.study, dataset), record)
 
 
 def checkpoint_folder(workspace: Workspace, study: Study, dataset: Dataset) -> Path:
@@ -186,7 +199,7 @@ def _store(config: Config, dataset: Dataset, sitting: Sitting) -> Run:
 def _announce(config: Config, dataset: Dataset, record: RunRecord, *, model: str, run: str) -> Event:
     return config.workspace.ledger.append(
         "trained",
-        inputs={"dataset": dataset.digest, "study": record.study_digest},
+        inputs={"dataset": dataset.digest, "study": record.study_digest} | ({"parent": record.parent} if record.parent else {}),
         outputs={"model": model, "run": run},
         facts={
             "key": training_key(config.study, dataset),
@@ -195,6 +208,7 @@ def _announce(config: Config, dataset: Dataset, record: RunRecord, *, model: str
             "steps": record.steps,
             "minutes": round(record.minutes, 2),
             "rules": config.promote.digest(),
+            **({"begun": record.begun.said} if record.begun is not None else {}),
         },
     )
 
@@ -221,6 +235,9 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
         cost=position.cost,
         threads=torch.get_num_threads(),
         deterministic=study.train.deterministic,
+        precision=position.precision,
+        parent=study.train.parent or "",
+        begun=sitting.start.matched if sitting.start is not None else None,
     )
 
 
@@ -242,5 +259,6 @@ def _spec(study: Study, dataset: Dataset, sitting: Sitting, run: str) -> ModelSp
         dataset=dataset.digest,
         run=run,
         study_digest=study.digest(),
+        parent=study.train.parent or "",
         engine={"name": "torch", "precision": "fp32"},
     )

@@ -17,6 +17,7 @@ from bedside.core.task import Network, Task
 from bedside.data.loader import Batch, Loader, NoBatchError
 from bedside.data.patches import Example, PatchSampler
 from bedside.train import randomness
+from bedside.train.adapt import Layers, Start
 from bedside.train.checkpoint import (
     Checkpoint,
     Position,
@@ -29,7 +30,7 @@ from bedside.train.checkpoint import (
 from bedside.train.loop import Learner, fastest_precision, moments
 from bedside.train.memory import is_out_of_memory, release, smaller
 from bedside.train.meter import Meter, peak_memory_mb
-from bedside.train.replans import Replans
+from bedside.train.replans import Replans, Replay
 from bedside.train.signals import Stop, kept_signals
 from bedside.train.validate import foreground_dice
 from bedside.train.watchdog import stalled, watched
@@ -54,6 +55,7 @@ class Sitting:
         study: what is asked; planned: what is done; folder: of the checkpoints; progress: listener.
         examples: to learn from; left_out: to validate on, may be empty.
         site: how many processes make batches.
+        start: weights to begin with; layers: which of them learn when; replay: a schedule to follow to the step.
         plan: as planned, or smaller where memory ran out.
     """
 
@@ -64,6 +66,9 @@ class Sitting:
     examples: list[Example]
     left_out: list[Example]
     site: Site = field(default_factory=Site)
+    start: Start | None = None
+    layers: Layers | None = None
+    replay: Replay | None = None
     plan: Plan = field(init=False)
     learner: Learner = field(init=False)
     loader: Loader = field(init=False)
@@ -109,7 +114,7 @@ class Sitting:
     def _work(self, stop: Stop) -> None:
         started, before = time.perf_counter(), self.position.seconds
         saved_at = noted_at = started
-        replans = Replans(self.position, self.plan.minutes)
+        replans = self.replay or Replans(self.position, self.plan.minutes)
         self.progress.start("training", self.position.total_steps)
         interval = 60 * self.study.train.checkpoint_minutes
         while True:
@@ -165,15 +170,19 @@ class Sitting:
             self._make_smaller()
         update = {"total_steps": total, "precision": precision, "seconds_per_step": seconds}
         self.position = self.position.model_copy(update=update | {"schedule": (PlannedSteps(at=0, total=total),)})
+        if self.start is not None:
+            self._note("BEGUN_FROM", self.start.matched.said)
 
     def _precision(self) -> tuple[str, float]:
         """The precision and its seconds per step; 0.0 where nothing has to be timed, or must be because it has to repeat."""
-        wanted, given = self.plan.precision, self.plan.steps is not None
+        wanted, given = self.plan.precision, self.plan.steps is not None or self.replay is not None
         if wanted == "auto" and self.study.train.deterministic:
             wanted = "fp32"
         return (wanted, 0.0) if given and wanted != "auto" else fastest_precision(self._make_learner, wanted)
 
     def _steps_that_fit(self, precision: str, seconds: float) -> int:
+        if self.replay is not None:
+            return self.replay.first
         validation = self._seconds_of_validation(precision) * self.study.train.validations if self.left_out else 0.0
         return max(1, int((60 * (self.plan.minutes or 0) - validation) / seconds))
 
@@ -200,7 +209,9 @@ class Sitting:
         network: Network = plan.network  # type: ignore[assignment]
         randomness.seed_all(plan.seed)
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
-        return Learner(net, task, self._sampler(), plan, precision)
+        if self.start is not None:
+            self.start.begin(net)
+        return Learner(net, task, self._sampler(), plan, precision, self.layers)
 
     def _sampler(self) -> PatchSampler:
         plan = self.plan
