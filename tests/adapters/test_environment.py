@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 import bedside
-from bedside.adapters.environment import commit, environment
+from bedside.adapters.environment import commit, differences, environment, numeric_settings
 
 pytestmark = pytest.mark.git
 
@@ -44,6 +45,35 @@ def test_the_record_names_versions_and_gives_the_same_digest_twice() -> None:
 
 def test_one_thread_more_is_another_environment() -> None:
     assert environment(threads=1).digest() != environment(threads=2).digest()
+
+
+def test_the_record_names_the_kernels_and_what_changes_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = environment()
+    assert found.instructions == torch.backends.cpu.get_cpu_capability()
+    assert ("mkldnn" in found.libraries) == torch.backends.mkldnn.is_available()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert environment().settings["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert environment().digest() != found.digest()
+
+
+def test_other_variables_and_odd_values_stay_out() -> None:
+    assert numeric_settings({"SECRET": "x", "MKL_CBWR": "COMPATIBLE"}) == {"MKL_CBWR": "COMPATIBLE"}
+    assert numeric_settings({"OMP_NUM_THREADS": "4; rm -rf /home"}) == {"OMP_NUM_THREADS": "other"}
+
+
+def test_differences_are_named_one_by_one_and_a_record_of_an_older_version_is_compared_where_it_can_be() -> None:
+    now = environment().model_dump(mode="json")
+    packages = {name: version for name, version in now["packages"].items() if name != "scipy"}
+    was = {**now, "python": "3.11.0", "cpu_flags": "ab" * 32, "packages": {**packages, "numpy": "1.0", "gone": "2"}}
+    del was["instructions"]
+    found = {row.what: str(row) for row in differences(was, now)}
+    assert found["python"] == f"python: was 3.11.0, is {now['python']}"
+    assert found["cpu_flags"].startswith("cpu_flags: was abababababab, is ")
+    assert found["packages numpy"].startswith("packages numpy: was 1.0, is ")
+    assert found["packages gone"] == "packages gone: was 2, is not there"
+    assert found["packages scipy"].startswith("packages scipy: was not there, is ")
+    assert len(found) == 5
+    assert differences(now, now) == ()
 
 
 def test_the_record_tells_neither_host_nor_user_nor_path() -> None:
