@@ -22,8 +22,9 @@ from bedside.core.volume import Reorientation
 from bedside.data.regrid import Regrid
 from bedside.data.transforms import prepare
 from bedside.engines.memory import Ceiling, resident_bytes
+from bedside.engines.stream import FLOAT_BYTES
 from bedside.engines.windows import Box, Shape
-from bedside.engines.wrap import FLOAT_BYTES, MirrorAverage, SlidingWindow
+from bedside.engines.wrap import MirrorAverage, SlidingWindow
 
 
 @dataclass(frozen=True)

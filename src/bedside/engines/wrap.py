@@ -10,11 +10,9 @@ import torch
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import FloatArray, Forward
-from bedside.engines.memory import Ceiling, PeakWatch
-from bedside.engines.stream import Frontier, Take, writable
+from bedside.engines.memory import Ceiling, PeakWatch, give_back
+from bedside.engines.stream import FLOAT_BYTES, Frontier, Take, writable
 from bedside.engines.windows import Box, Corner, Shape, WindowGrid
-
-FLOAT_BYTES = 4
 
 
 def unchanged(output: FloatArray) -> FloatArray:
@@ -111,6 +109,7 @@ class SlidingWindow:
                 for box, values in frontier.finished(numbers):
                     _cropped(take, box, values, spatial=spatial, before=before)
             done += len(group)
+            give_back()
             progress.advance(float(done), f"window {done} of {grid.count}")
 
     def _padded(self, image: FloatArray) -> tuple[FloatArray, list[int]]:
