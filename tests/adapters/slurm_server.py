@@ -92,6 +92,7 @@ def slurm_server(folder: Path) -> Iterator[dict[str, str]]:
         _wait_until_idle(environ, folder)
         yield environ
     finally:
+        _end_jobs(environ)
         for process in reversed(started):
             process.terminate()
         for process in started:
@@ -100,6 +101,17 @@ def slurm_server(folder: Path) -> Iterator[dict[str, str]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _end_jobs(environ: dict[str, str]) -> None:
+    """A daemon that stops leaves its jobs running: none may outlive the test."""
+    for _ in range(40):
+        ask = ["squeue", "--noheader", "--format=%A"]
+        jobs = subprocess.run(ask, env=environ, capture_output=True, text=True, check=False).stdout.split()
+        if not jobs:
+            return
+        subprocess.run(["scancel", *jobs], env=environ, capture_output=True, check=False)
+        time.sleep(0.5)
 
 
 def _wait_until_idle(environ: dict[str, str], folder: Path) -> None:

@@ -12,7 +12,6 @@ from bedside.ingest.propose import Sight
 
 _SPACING_ROOM = 1.25
 _CT_LOW, _CT_HIGH = -2048.0, 4096.0
-_PATCH_STEP, _PATCH_MOST, _PATCH_VOXELS = 16, 96, 96 * 96 * 64
 _FEW_PATIENTS = 12
 
 
@@ -31,8 +30,6 @@ def study_text(sight: Sight, *, name: str = "new-study") -> str:
         "SOURCE": "\n".join(_indented(_source(sight))),
         "SPLIT": _split(sight),
         "FOLD": f"{'0' if sight.patients > 1 else 'null':<13}",
-        "PREPROCESS": _preprocess(sight),
-        "PATCH": json.dumps(_patch(sight)),
     }
     for key, value in values.items():
         template = template.replace(f"<{key}>", value)
@@ -148,28 +145,6 @@ def _split(sight: Sight) -> str:
     test = 0.2 if sight.patients > 2 else 0
     why = "so few patients that no score will mean much" if sight.patients > 1 else "one patient: nothing to divide"
     return f"split: {{test: {test}, folds: {folds}, seed: 0}}   # {why}"
-
-
-def _preprocess(sight: Sight) -> str:
-    spacings = np.asarray(sight.spacings_mm)
-    parts = ["normalise: zscore"]
-    why = "every case keeps its own spacing: they differ little"
-    if float((spacings.max(axis=0) / spacings.min(axis=0)).max()) > _SPACING_ROOM:
-        middle = ", ".join(f"{value:.2g}" for value in np.median(spacings, axis=0))
-        parts.insert(0, f"spacing_mm: [{middle}]")
-        why = "the median spacing: the network sees structures in one size"
-    if sight.modality == "CT":
-        parts.insert(0, "clip: [-1000, 2000]")
-    return f"preprocess: {{{', '.join(parts)}}}   # {why}"
-
-
-def _patch(sight: Sight) -> list[int]:
-    """Multiples of 16 that fit into the median image, at most 96 each and as many voxels as 3 GB of memory train on."""
-    shape = np.median(np.asarray(sight.shapes), axis=0)
-    patch = [int(min(_PATCH_MOST, max(_PATCH_STEP, size // _PATCH_STEP * _PATCH_STEP))) for size in shape]
-    while math.prod(patch) > _PATCH_VOXELS // 2:
-        patch[patch.index(max(patch))] -= _PATCH_STEP
-    return patch
 
 
 def _down(value: float) -> float:
