@@ -48,6 +48,10 @@ class Registry:
 
 _BUILT_IN = {
     "task": {
+        "distilled": "bedside.tasks.distilled:Distilled",
+        "domain_adversarial": "bedside.tasks.domain_adversarial:DomainAdversarial",
+        "masked_volume": "bedside.tasks.masked_volume:MaskedVolume",
+        "multi": "bedside.tasks.multi:MultiTask",
         "region_segmentation": "bedside.tasks.regions:RegionSegmentation",
         "segmentation": "bedside.tasks.segmentation:Segmentation",
     },

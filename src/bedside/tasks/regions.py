@@ -64,6 +64,11 @@ class RegionSegmentation(Part):
         """Those of segmentation, structure by structure; Dice leads."""
         return ("dice", "surface_dice", "hd95_mm", "mean_surface_distance_mm", "iou", "volume_error_ml")
 
+    @property
+    def channels(self) -> int:
+        """One per region."""
+        return len(self.regions)
+
     def out_channels(self, contract: Contract) -> int:
         """One channel per region.
 

@@ -58,7 +58,7 @@ def _write(case: Case, target: Path, preprocessing: Preprocessing, task: Task) -
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    truth = case.volumes["label"]
+    truth = case.volumes.get("label", case.image)
     label = prepare_label(Volume.of(np.asarray(task.target(case)), truth.affine), preprocessing)
     np.save(temporary / "image.npy", prepare(case.image, preprocessing).array)
     np.save(temporary / "label.npy", label)

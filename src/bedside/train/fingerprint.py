@@ -12,6 +12,7 @@ from bedside.core.dataset import CaseSequence, Dataset
 from bedside.core.digest import canonical_json, digest_json
 from bedside.core.errors import InputRejected
 from bedside.core.files import write_atomic
+from bedside.core.lesson import needs_labels
 from bedside.core.plan import Fingerprint
 from bedside.core.progress import Progress
 from bedside.core.task import Task
@@ -31,7 +32,7 @@ def fingerprint(dataset: Dataset, cases: CaseSequence, *, task: Task, progress: 
     Raises:
         InputRejected: NO_FOREGROUND, when no looked-at case has a structure to learn.
     """
-    file = _kept_in(dataset.workspace, dataset, cases)
+    file = _kept_in(dataset.workspace, dataset, cases, labelled=needs_labels(task))
     before = _kept(file)
     if before is not None:
         return before
@@ -50,8 +51,9 @@ def _kept(file: Path) -> Fingerprint | None:
         return None
 
 
-def _kept_in(workspace: Workspace, dataset: Dataset, cases: CaseSequence) -> Path:
-    key = digest_json({"dataset": dataset.digest, "cases": [record.id for record in cases.records]})
+def _kept_in(workspace: Workspace, dataset: Dataset, cases: CaseSequence, *, labelled: bool) -> Path:
+    of_what = {"dataset": dataset.digest, "cases": [record.id for record in cases.records]}
+    key = digest_json(of_what if labelled else {**of_what, "labelled": False})
     return workspace.scratch / f"fingerprint-{key[:32]}.json"
 
 

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from bedside.core.lesson import target_channels
 from bedside.core.plan import Patch
 from bedside.core.record import Part
 from bedside.core.task import Network, Task
@@ -73,12 +74,18 @@ def footprint(
         net = cast("Network", network).build(*channels).train()
         flops = _Flops(net)
         with torch.autograd.graph.saved_tensors_hooks(*(kept := _Kept()).hooks):
-            asked.loss(net(torch.zeros(1, channels[0], *small)), torch.zeros(1, *small, dtype=torch.uint8))
+            asked.loss(net(torch.zeros(1, channels[0], *small)), _no_target(task, channels[1], small))
     sizes = kept.sizes(net)
     scale = micro_batch * math.prod(patch) / math.prod(small) * (REDUCED if reduced else 1.0) / MEGABYTE
     parameters = sum(parameter.numel() for parameter in net.parameters())
     work = PASSES * flops.counted * micro_batch * math.prod(patch) / math.prod(small)
     return Footprint(parameters, scale * sum(sizes), scale * max(sizes, default=0), work / 1e9)
+
+
+def _no_target(task: Part, out_channels: int, patch: Patch) -> torch.Tensor:
+    """A target of the right shape in which there is nothing."""
+    count = target_channels(task, out_channels)
+    return torch.zeros(1, *patch, dtype=torch.uint8) if count is None else torch.zeros(1, count, *patch)
 
 
 def _small(network: Part, patch: Patch) -> Patch:
