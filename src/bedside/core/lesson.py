@@ -17,8 +17,10 @@ import numpy as np
 
 from bedside.core.contract import Contract
 from bedside.core.dataset import CaseRecord
+from bedside.core.errors import UsageError
 from bedside.core.model import ModelSpec, Preprocessing
 from bedside.core.record import Part
+from bedside.core.registry import registry
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +124,21 @@ def target_channels(task: object, out_channels: int) -> int | None:
 def needs_labels(task: object) -> bool:
     """Whether every case needs a mask."""
     return bool(getattr(task, "needs_labels", True))
+
+
+def check_finds_structures(spec: ModelSpec) -> None:
+    """Refuse a model that was made to begin trainings with: it answers with no structures.
+
+    Raises:
+        UsageError: NO_STRUCTURES.
+    """
+    task = registry("task").resolve(str(spec.task.get("name")))
+    if not needs_labels(task.model_validate({key: value for key, value in spec.task.items() if key != "name"})):
+        raise UsageError(
+            "This model learned from images without masks and finds no structures; begin a training with it (train.from) and use"
+            " what comes out.",
+            code="NO_STRUCTURES",
+        )
 
 
 def kept_task(task: Part) -> Part:

@@ -20,6 +20,7 @@ from bedside.core.evidence import EVIDENCE_FILE, Evidence
 from bedside.core.files import write_atomic
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event, Ledger
+from bedside.core.lesson import check_finds_structures
 from bedside.core.model import Model
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Part
@@ -112,6 +113,7 @@ def _check(model: Model, cases: CaseSequence) -> None:
     """Refuse what cannot be measured before anything costs time."""
     if not len(cases):
         raise UsageError("There are no cases to evaluate on; choose another split.", code="NO_CASES")
+    check_finds_structures(model.spec)
     structures, wanted = model.spec.contract.structures, cases.dataset.contract.structures
     if structures != wanted:
         raise UsageError(

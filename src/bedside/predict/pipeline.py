@@ -24,6 +24,7 @@ from bedside.core.contract import Contract
 from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, UsageError, disk_errors
 from bedside.core.files import sync_folder, write_atomic
+from bedside.core.lesson import check_finds_structures
 from bedside.core.model import Model
 from bedside.core.ports import Executor
 from bedside.core.progress import SILENT, Progress
@@ -73,6 +74,7 @@ def predict(
         ResourceError: the disk is full, or a case needs more memory than there is (MEMORY); no half-written result is left.
     """
     _check_place(Path(to))
+    check_finds_structures(model.spec)
     with ExitStack() as stack:
         workers = executor or stack.enter_context(executor_of(Site(), modules=MODULES))
         reading = read_limited(Path(source), workers, progress=progress)

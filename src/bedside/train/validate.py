@@ -5,10 +5,33 @@ import torch
 from torch import nn
 
 from bedside.core.labels import FIRST_CODE
+from bedside.core.lesson import Lesson, Moment, needs_labels
 from bedside.core.task import FloatArray, Task
-from bedside.data.patches import Example
+from bedside.data.patches import Example, PatchSampler
 from bedside.engines.wrap import SlidingWindow
 from bedside.metrics.overlap import dice
+
+DRAWS = 4
+"""Patches of each case by which a task without masks is judged."""
+
+
+def score(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, patch: tuple[int, int, int]) -> float:
+    """What one left-out case says of weights, larger for better: its Dice, or where there are no masks minus the loss."""
+    if needs_labels(task):
+        return foreground_dice(net, [example], task=task, patch=patch)
+    return -mean_loss(net, example, task=task, lesson=lesson, patch=patch)
+
+
+@torch.inference_mode()
+def mean_loss(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, patch: tuple[int, int, int]) -> float:
+    """Mean loss of a few patches of a case, the same ones each time."""
+    sampler = PatchSampler([example], patch, 1, foreground=1.0, seed=0)
+    losses = []
+    for step in range(DRAWS):
+        moment = Moment(step=step, total=DRAWS, seed=0, cases=(example.id,), rows=(0,))
+        shown, target = lesson.show(*sampler.draw(step), moment)
+        losses.append(float(task.loss(net(shown.to(memory_format=torch.channels_last_3d)), target)))
+    return sum(losses) / len(losses)
 
 
 def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patch: tuple[int, int, int]) -> float:
