@@ -63,7 +63,7 @@ class Steps:
 
 def arm(killer: Killer, steps: Steps, folder: Path) -> None:
     """Put the killer into this child."""
-    plain_loss, plain_score, plain_write = Segmentation.loss, sitting.foreground_dice, files.write_atomic
+    plain_loss, plain_score, plain_write = Segmentation.loss, sitting.Sitting._score_one, files.write_atomic
     plain_advance = sitting.Sitting._advance
 
     def loss(self, output, target):
@@ -86,7 +86,7 @@ def arm(killer: Killer, steps: Steps, folder: Path) -> None:
         plain_advance(self, seconds, value)
         steps.stepped(self.position.step)
 
-    Segmentation.loss, sitting.foreground_dice, checkpoint.write_atomic = loss, score, write
+    Segmentation.loss, sitting.Sitting._score_one, checkpoint.write_atomic = loss, score, write
     sitting.Sitting._advance = advance
 
     def count(event: str, given: tuple[object, ...]) -> None:

@@ -82,7 +82,7 @@ def test_each_stopping_signal_saves_and_a_second_one_while_saving_breaks_nothing
 def test_a_signal_while_cases_are_scored_is_obeyed_before_the_next_case(config, dataset, monkeypatch):
     config = load(config.workspace.folder, overrides=["train.fold=0", "train.validations=2"])
     expected = train(config, dataset)
-    plain, scored = sitting.foreground_dice, []
+    plain, scored = sitting.Sitting._score_one, []
 
     def score(*given, **named):
         scored.append(True)
@@ -90,7 +90,7 @@ def test_a_signal_while_cases_are_scored_is_obeyed_before_the_next_case(config, 
         return plain(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sitting, "foreground_dice", score)
+        patch.setattr(sitting.Sitting, "_score_one", score)
         with pytest.raises(Interrupted, match="step 16 of 24"):
             train(config, dataset, fresh=True)
     assert len(scored) == 1

@@ -256,11 +256,13 @@ class Loader:
         dead.process.wait()
         state = dead.state()
         if self._failed_at == state.waits_for:
-            raise ResourceError(
+            found = ResourceError(
                 f"Two loader workers in a row died while making the batch of step {state.waits_for} ({state}); see whether memory"
                 " is short, or set site.loader_workers to 0.",
                 code="WORKER",
             )
+            found.add_note(state.stacks)
+            raise found
         self._failed_at = -1 if state.waits_for is None else state.waits_for
         self.replaced.append(state)
         dead.end()
