@@ -15,6 +15,7 @@ from bedside.core.config import Config, Study
 from bedside.core.digest import canonical_json, digest_bytes, digest_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.files import write_atomic
+from bedside.core.lesson import kept_task
 from bedside.core.model import Model
 from bedside.core.plan import Plan
 from bedside.core.record import Part
@@ -156,7 +157,7 @@ def beginning(config: Config, plan: Plan, in_channels: int) -> tuple[Start | Non
 
 
 def _same_task(parent: Parent, task: Part) -> bool:
-    return parent.model is None or parent.model.spec.task.get("name") == task.part_name
+    return parent.model is None or parent.model.spec.task.get("name") == kept_task(task).part_name
 
 
 def _tensors(parent: Parent) -> dict[str, torch.Tensor]:
