@@ -55,6 +55,7 @@ def mirrored(config: "Config", *, quiet: bool) -> None:
 _VERB_MODULES = (
     "bedside.cli.verbs",
     "bedside.cli.train",
+    "bedside.cli.ensemble",
     "bedside.cli.predict",
     "bedside.cli.datasets",
     "bedside.cli.deidentify",
@@ -71,6 +72,7 @@ _VERBS = {
     "quality": "Report outliers, groups and leaks of a dataset.",
     "labels": "Show a label map, or compare two.",
     "train": "Train in the study's minutes; goes on by itself.",
+    "ensemble": "Make one model of the models of several folds.",
     "evaluate": "Score a model per patient and structure.",
     "promote": "Put a model into production if every gate agrees.",
     "accelerate": "Keep forms of a model that are faster and the same.",

@@ -33,7 +33,7 @@ def list_runs(workspace: Workspace) -> list[RunRow]:
     rows = []
     for event in events:
         model = event.outputs.get("model")
-        if event.action not in {"trained", "accelerated"} or model is None:
+        if event.action not in {"trained", "accelerated", "ensembled"} or model is None:
             continue
         judged = scored.get(model)
         rows.append(

@@ -102,7 +102,7 @@ def _digests(events: Iterable[Event]) -> tuple[set[str], set[str]]:
     for event in events:
         if event.action == "case_accepted":
             scans |= set(event.inputs.values())
-        elif event.action in {"ingested", "trained", "evaluated", "accelerated", "deidentified", "adopted"}:
+        elif event.action in {"ingested", "trained", "evaluated", "accelerated", "deidentified", "ensembled", "adopted"}:
             stored |= set(event.outputs.values())
     return stored, scans
 

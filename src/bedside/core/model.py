@@ -37,7 +37,8 @@ class ModelSpec(Record):
 
     Attributes:
         study: name of the study.
-        format: "safetensors" (weights.safetensors, for `network`) or "onnx" (model.onnx, one file, no external data).
+        format: "safetensors" (weights.safetensors, for `network`), "onnx" (model.onnx, one file, no external data) or "ensemble"
+            (no weights: the mean of its members).
         task, network: the parts as {name, settings}.
         contract: what an input must look like.
         preprocessing: what is done to it.
@@ -48,10 +49,11 @@ class ModelSpec(Record):
         dataset, run: digests of what it was trained on and by; `study_digest`: of the resolved study.
         parent: digest of the model it was made from ("" for a trained one).
         engine: the engine it is meant for, as {name, settings}.
+        members: digests of the models that an ensemble is the mean of.
     """
 
     study: str
-    format: Literal["safetensors", "onnx"]
+    format: Literal["safetensors", "onnx", "ensemble"]
     task: dict[str, JsonValue]
     network: dict[str, JsonValue]
     contract: Contract
@@ -66,6 +68,7 @@ class ModelSpec(Record):
     study_digest: str
     parent: str = ""
     engine: dict[str, JsonValue]
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

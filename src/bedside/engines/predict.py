@@ -13,14 +13,15 @@ from pydantic import JsonValue
 
 from bedside.core.case import Case, Prediction
 from bedside.core.errors import InputRejected
-from bedside.core.model import Model
+from bedside.core.model import Model, Preprocessing
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Part
 from bedside.core.registry import registry
-from bedside.core.task import Engine, FloatArray, Task
+from bedside.core.task import Engine, FloatArray, Forward, Task
 from bedside.core.volume import Reorientation
 from bedside.data.regrid import Regrid
 from bedside.data.transforms import prepare
+from bedside.engines.ensemble import Activated, MemberMean, members_of
 from bedside.engines.memory import Ceiling, resident_bytes
 from bedside.engines.stream import FLOAT_BYTES
 from bedside.engines.windows import Box, Shape
@@ -40,6 +41,7 @@ class CasePredictor:
         window: runs the engine over a volume.
         progress: told of the windows of each case.
         ceiling: of memory; None: none.
+        others: preprocessing of the further members of an ensemble, where it is not that of the first.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class CasePredictor:
     window: SlidingWindow
     progress: Progress = SILENT
     ceiling: Ceiling | None = None
+    others: tuple[Preprocessing, ...] = ()
 
     def __call__(self, case: Case) -> Prediction:
         """Predict one case; only its image is looked at.
@@ -74,6 +77,7 @@ class CasePredictor:
         spec.contract.check(case)
         prepared = prepare(case.image, spec.preprocessing)
         _check_channels(prepared.array, spec.in_channels)
+        array = np.concatenate([prepared.array, *self._seen_by_others(case)]) if self.others else prepared.array
         ready, post = perf_counter(), 0.0
         size = (prepared.array.shape[1], prepared.array.shape[2], prepared.array.shape[3])
         order = self.window.grid(size).order
@@ -91,10 +95,13 @@ class CasePredictor:
             regrid(box, values)
             post += perf_counter() - came
 
-        self.window.stream(prepared.array, take, progress=self.progress, ceiling=self.ceiling, later_bytes=later_bytes)
+        self.window.stream(array, take, progress=self.progress, ceiling=self.ceiling, later_bytes=later_bytes)
         value, uncertainty = answer.whole()
         seconds = {"preprocess": ready - begun, "infer": perf_counter() - ready - post, "postprocess": post}
         return Prediction(value, self.model.digest, case.id, uncertainty, MappingProxyType(seconds)), kept
+
+    def _seen_by_others(self, case: Case) -> list[FloatArray]:
+        return [prepare(case.image, preprocessing).array for preprocessing in self.others]
 
 
 class _Answer:
@@ -153,15 +160,29 @@ def open_model(
         UnsafeArtefact: the weights could reach outside their file.
     """
     spec = model.spec
-    chosen = engine if engine is not None else _part("engine", spec.engine)
     task = cast("Task", _part("task", spec.task))
-    forward = cast("Engine", chosen).forward(model)
     fraction = spec.overlap if overlap is None else overlap
-    if spec.mirror if mirror is None else mirror:
+    mirrored = spec.mirror if mirror is None else mirror
+    limit = None if memory_mb is None else Ceiling(memory_mb)
+    if spec.format == "ensemble":
+        members = members_of(model)
+        forwards = (_forward(member, engine) for member in members)
+        active = tuple(MirrorAverage(each, task.activate) if mirrored else Activated(each, task.activate) for each in forwards)
+        seen = tuple(member.spec.preprocessing for member in members)
+        alike = all(each == seen[0] for each in seen)
+        mean = MemberMean(active, None if alike else spec.in_channels)
+        return CasePredictor(model, task, SlidingWindow(mean, spec.patch, fraction), progress, limit, () if alike else seen[1:])
+    forward = _forward(model, engine)
+    if mirrored:
         window = SlidingWindow(MirrorAverage(forward, task.activate), spec.patch, fraction)
     else:
         window = SlidingWindow(forward, spec.patch, fraction, task.activate)
-    return CasePredictor(model, task, window, progress, None if memory_mb is None else Ceiling(memory_mb))
+    return CasePredictor(model, task, window, progress, limit)
+
+
+def _forward(model: Model, engine: Part | None) -> Forward:
+    """What an engine makes of a model; None: the engine that the model names."""
+    return cast("Engine", engine if engine is not None else _part("engine", model.spec.engine)).forward(model)
 
 
 def _part(kind: str, settings: Mapping[str, JsonValue]) -> Part:
