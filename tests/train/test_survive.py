@@ -250,12 +250,12 @@ def starve(monkeypatch, voxels: int) -> list[tuple[int, int]]:
     """Let torch refuse to hold more voxels at once; return what was tried: (step, voxels)."""
     plain, tried = sitting.Learner._gradients, []
 
-    def gradients(self, images, labels):
+    def gradients(self, images, labels, *more):
         size = self.plan.micro_batch * labels[0].numel()
         tried.append((images.shape[0], size))
         if size > voxels:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ...")
-        return plain(self, images, labels)
+        return plain(self, images, labels, *more)
 
     monkeypatch.setattr(sitting.Learner, "_gradients", gradients)
     return tried
