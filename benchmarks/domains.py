@@ -81,6 +81,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--from", dest="source", required=True, type=Path)
     arguments.add_argument("--steps", type=int, default=300)
+    arguments.add_argument("--patch", type=int, nargs=3, default=(32, 40, 32))
     arguments.add_argument("--seeds", type=int, default=1)
     arguments.add_argument("--cases", type=int, default=25, help="of the unseen domain that are scored, spread evenly")
     arguments.add_argument("--weight", type=float, default=0.1, help="of the adversarial arm")
@@ -111,13 +112,13 @@ def main() -> None:
                 plan = Plan(
                     preprocessing=way,
                     network=DynUNet(features=8, levels=4),
-                    patch=(32, 40, 32),
+                    patch=tuple(given.patch),
                     batch=2,
                     micro_batch=2,
                     precision="fp32",
                     learning_rate=2e-3,
                     weight_decay=1e-2,
-                    ema=0.98,
+                    ema=0.95,
                     foreground=0.5,
                     seed=seed,
                     augment=augment,

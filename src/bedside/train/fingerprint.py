@@ -30,8 +30,10 @@ def fingerprint(dataset: Dataset, cases: CaseSequence, *, task: Task, progress: 
     Spacings and shapes are of all cases; values and structures of at most 48, spread evenly. Without `keep` nothing is written.
 
     Raises:
-        InputRejected: NO_FOREGROUND, when no looked-at case has a structure to learn.
+        InputRejected: NO_FOREGROUND, when no looked-at case has a structure to learn; LABEL_MISSING, when a case has no mask
+            and the task needs one.
     """
+    check_labels(cases, task)
     file = _kept_in(dataset.workspace, dataset, cases, labelled=needs_labels(task))
     before = _kept(file)
     if before is not None:
@@ -41,6 +43,16 @@ def fingerprint(dataset: Dataset, cases: CaseSequence, *, task: Task, progress: 
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, canonical_json(found.model_dump(mode="json")), doing="keeping the numbers of the data")
     return found
+
+
+def check_labels(cases: CaseSequence, task: Task) -> None:
+    """Refuse cases without masks where the task needs them.
+
+    Raises:
+        InputRejected: LABEL_MISSING.
+    """
+    if needs_labels(task) and any("label" not in record.volumes for record in cases.records):
+        raise InputRejected("A training case has no label; every case of this task needs one.", code="LABEL_MISSING")
 
 
 def _kept(file: Path) -> Fingerprint | None:

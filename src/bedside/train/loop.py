@@ -15,6 +15,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
 from bedside.core.errors import IntegrityError
+from bedside.core.lesson import PLAIN, Lesson, Moment
 from bedside.core.plan import Plan
 from bedside.core.task import Task
 from bedside.data.loader import Batch, Recipe
@@ -45,6 +46,7 @@ class Learner:
         net: the network; ema: the exponential moving average of its weights, the one that is kept.
         precision: "bf16", "fp16" (with a gradient scaler) or "fp32".
         layers: which weights learn when and how fast; None: all, always, alike.
+        lesson: what the task brings beside its loss; whole: what is trained, the network or what the lesson put around it.
         bad_steps: how many steps in a row were skipped, because loss or gradient was not finite.
     """
 
@@ -54,6 +56,8 @@ class Learner:
     plan: Plan
     precision: Precision
     layers: Layers | None = None
+    lesson: Lesson = PLAIN
+    whole: nn.Module = field(init=False)
     ema: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     bad_steps: int = field(init=False, default=0)
@@ -61,6 +65,7 @@ class Learner:
     def __post_init__(self) -> None:
         self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
+        self.whole = self._wrapped()
         decay = self.plan.weight_decay
         self.optimizer = torch.optim.AdamW(
             self.net.parameters() if self.layers is None else self.layers.groups(self.net),
@@ -69,11 +74,26 @@ class Learner:
             betas=(0.9, 0.999),
             fused=self.precision != "fp16",  # a fused optimizer wants to unscale by itself, after clipping
         )
+        if beside := [value for value in self._beside().values() if isinstance(value, nn.Parameter)]:
+            self.optimizer.add_param_group({"params": beside})
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = self._fabric = self._make_fabric()
-        self._net, self._optimizer = fabric.setup(self.net, self.optimizer)
+        self._net, self._optimizer = fabric.setup(self.whole, self.optimizer)
         self._net.train()
         self.ema.eval()
+
+    def _wrapped(self) -> nn.Module:
+        """The network as the lesson wants it trained."""
+        if self.lesson is PLAIN:
+            return self.net
+        sample = torch.zeros(1, self.sampler.examples[0].image.shape[0], *self.plan.patch)
+        return self.lesson.wrap(self.net, sample)
+
+    def _beside(self) -> dict[str, torch.Tensor]:
+        """What is trained beside the network and not kept, by name."""
+        own = {id(value) for value in (*self.net.parameters(), *self.net.buffers())}
+        every = (*self.whole.named_parameters(), *self.whole.named_buffers())
+        return {name: value for name, value in every if id(value) not in own}
 
     def _make_fabric(self) -> Fabric:
         """One process: where it runs, as in a job of a cluster, changes nothing."""
@@ -91,6 +111,8 @@ class Learner:
         A step whose loss or gradient is not finite changes nothing and is counted in `bad_steps`.
         """
         images, labels = self.batch(number) if batch is None else (batch.images, batch.labels)
+        moment = self._moment(number, total, len(images))
+        images, labels = self.lesson.show(images, labels, moment)
         images = images.to(memory_format=torch.channels_last_3d)
         buffers = [buffer.clone() for buffer in self.net.buffers()]
         rate = learning_rate(number, total, self.plan.learning_rate)
@@ -99,10 +121,10 @@ class Learner:
         if self.layers is not None:
             self.layers.freeze(self.net, number / total)
         self._optimizer.zero_grad()
-        value = self._gradients(images, labels)
+        value = self._gradients(images, labels, moment)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
+        norm = nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM)
         if not (math.isfinite(value) and (bool(torch.isfinite(norm)) or self._may_scale_down())):
             self.bad_steps += 1
             self._undo(buffers)
@@ -112,13 +134,21 @@ class Learner:
         self._average(number)
         return value
 
-    def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+    def _moment(self, number: int, total: int, count: int) -> Moment:
+        names = ("",) * count if self.lesson is PLAIN else self.sampler.cases(number)
+        return Moment(number, total, self.plan.seed, names, tuple(range(count)))
+
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, moment: Moment | None = None) -> float:
         """Add up the gradients of the batch, a micro-batch at a time, and return the mean loss."""
         size = self.plan.micro_batch
         value, share = 0.0, size / self.plan.batch
+        moment, done = moment or self._moment(0, 1, len(images)), 0
         for some, truth in zip(torch.split(images, size), torch.split(labels, size), strict=True):
-            loss = loss_of(self.task.loss, self._net(some), truth) * share
+            loss = loss_of(self.task.loss, self._net(some), truth)
+            added = self.lesson.added(self.whole, moment.of(range(done, done + len(some))))
+            loss = (loss if added is None else loss + added) * share
             self._fabric.backward(loss)
+            done += len(some)
             value += float(loss.detach())
         return value
 
@@ -158,6 +188,7 @@ class Learner:
         """Every tensor that the next step depends on, by name."""
         found = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        found |= {f"beside.{name}": value.detach() for name, value in self._beside().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             found |= {f"adam.{index}.{name}": value for name, value in state.items()}
         return found
@@ -175,6 +206,7 @@ class Learner:
         try:
             self.net.load_state_dict(_under(tensors, "net."))
             self.ema.load_state_dict(_under(tensors, "ema."))
+            self._restore_beside(_under(tensors, "beside."))
         except RuntimeError as error:
             raise IntegrityError(
                 "The checkpoint belongs to another network; start again with --fresh.", code="CHECKPOINT_CONFIG"
@@ -189,6 +221,14 @@ class Learner:
         self.optimizer.load_state_dict(whole)
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(dict(scaler))
+
+    @torch.no_grad()
+    def _restore_beside(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        own = self._beside()
+        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
+            raise RuntimeError("other weights beside the network")
+        for name, value in own.items():
+            value.copy_(tensors[name])
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -14,10 +14,10 @@ from bedside.adapters.environment import commit, environment
 from bedside.core.config import Config, Study
 from bedside.core.dataset import Dataset
 from bedside.core.digest import canonical_json, digest_json
-from bedside.core.errors import InputRejected
 from bedside.core.files import write_atomic
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event
+from bedside.core.lesson import kept_task, parents_of
 from bedside.core.model import ModelSpec, put_model
 from bedside.core.plan import Plan
 from bedside.core.progress import SILENT, Progress
@@ -30,6 +30,8 @@ from bedside.train.again import kept_replay, lay_out
 from bedside.train.begin import beginning, settled
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
+from bedside.train.classroom import lesson_for
+from bedside.train.fingerprint import check_labels
 from bedside.train.meter import peak_memory_mb
 from bedside.train.planned import fresh_plan, keep_plan, kept_plan
 from bedside.train.resume import check_resumable, keep_question
@@ -87,8 +89,9 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         keep_question(folder, _question(study, dataset))
     examples, left_out = _examples(config, dataset, planned, progress)
     start, layers = beginning(config, planned, examples[0].image.shape[0])
+    lesson, replay = lesson_for(config, dataset, planned), kept_replay(folder)
     sitting = Sitting(
-        study, planned, folder, progress, examples, left_out, config.site, start, layers, replay=kept_replay(folder)
+        study, planned, folder, progress, examples, left_out, config.site, start, layers, replay=replay, lesson=lesson
     )
     with _computing(config, planned):
         sitting.run()
@@ -169,9 +172,8 @@ def _examples(config: Config, dataset: Dataset, planned: Plan, progress: Progres
     groups = []
     for split in ("development",) if fold is None else (f"train{fold}", f"fold{fold}"):
         cases = dataset.cases(split)
-        if any("label" not in record.volumes for record in cases.records):
-            raise InputRejected("A training case has no label; every case of this task needs one.", code="LABEL_MISSING")
-        masks = (record.volumes["label"].labels for record in cases.records)
+        check_labels(cases, task)
+        masks = (record.volumes["label"].labels for record in cases.records if "label" in record.volumes)
         check_meeting(study.contract.label_map, dataset.contract.label_map, masks)
         groups.append(
             prepare_cases(cases, folder, preprocessing=planned.preprocessing, task=task, progress=progress, count=len(cases))
@@ -197,9 +199,11 @@ def _store(config: Config, dataset: Dataset, sitting: Sitting) -> Run:
 
 
 def _announce(config: Config, dataset: Dataset, record: RunRecord, *, model: str, run: str) -> Event:
+    begun = {"parent": record.parent} if record.parent else {}
+    taught = dict(zip(("teacher",), parents_of(config.study.task), strict=False))
     return config.workspace.ledger.append(
         "trained",
-        inputs={"dataset": dataset.digest, "study": record.study_digest} | ({"parent": record.parent} if record.parent else {}),
+        inputs={"dataset": dataset.digest, "study": record.study_digest} | begun | taught,
         outputs={"model": model, "run": run},
         facts={
             "key": training_key(config.study, dataset),
@@ -247,7 +251,7 @@ def _spec(study: Study, dataset: Dataset, sitting: Sitting, run: str) -> ModelSp
     return ModelSpec(
         study=study.study,
         format="safetensors",
-        task=study.task.settings(),
+        task=kept_task(study.task).settings(),
         network=plan.network.settings(),
         contract=study.contract,
         preprocessing=plan.preprocessing,

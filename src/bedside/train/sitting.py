@@ -9,6 +9,7 @@ import torch
 
 from bedside.core.config import Study
 from bedside.core.errors import Interrupted, ResourceError, UsageError
+from bedside.core.lesson import PLAIN, Lesson
 from bedside.core.plan import Plan
 from bedside.core.progress import Progress
 from bedside.core.run import Cost, CurvePoint, Incident, PlannedSteps
@@ -32,7 +33,7 @@ from bedside.train.memory import is_out_of_memory, release, smaller
 from bedside.train.meter import Meter, peak_memory_mb
 from bedside.train.replans import Replans, Replay
 from bedside.train.signals import Stop, kept_signals
-from bedside.train.validate import foreground_dice
+from bedside.train.validate import score
 from bedside.train.watchdog import stalled, watched
 
 NOTE_EVERY_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Sitting:
         examples: to learn from; left_out: to validate on, may be empty.
         site: how many processes make batches.
         start: weights to begin with; layers: which of them learn when; replay: a schedule to follow to the step.
+        lesson: what the task brings beside its loss.
         plan: as planned, or smaller where memory ran out.
     """
 
@@ -69,6 +71,7 @@ class Sitting:
     start: Start | None = None
     layers: Layers | None = None
     replay: Replay | None = None
+    lesson: Lesson = PLAIN
     plan: Plan = field(init=False)
     learner: Learner = field(init=False)
     loader: Loader = field(init=False)
@@ -211,7 +214,7 @@ class Sitting:
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
         if self.start is not None:
             self.start.begin(net)
-        return Learner(net, task, self._sampler(), plan, precision, self.layers)
+        return Learner(net, task, self._sampler(), plan, precision, self.layers, self.lesson)
 
     def _sampler(self) -> PatchSampler:
         plan = self.plan
@@ -309,7 +312,7 @@ class Sitting:
         return (time.perf_counter() - start) * len(self.left_out)
 
     def _score_one(self, learner: Learner, example: Example) -> float:
-        return foreground_dice(learner.ema, [example], task=learner.task, patch=self.plan.patch)
+        return score(learner.ema, example, task=learner.task, lesson=self.lesson, patch=self.plan.patch)
 
     def _score(self, stop: Stop) -> float:
         """Mean over the left-out cases; given up between two of them when a signal comes."""
