@@ -49,7 +49,7 @@ ONLY_IN = {
     ],
     "pylibjpeg": ["formats/dicom"],
     "rich": ["cli"],
-    "safetensors": ["engines/torch", "formats/bundle", "train", "testing"],
+    "safetensors": ["engines/torch", "formats/bundle", "recreate", "train", "testing"],
     "skimage": [],  # tests and benchmarks only, as trimesh
     "sqlalchemy": ["adapters/mlflow"],
     "submitit": ["adapters/slurm"],

@@ -100,7 +100,7 @@ def _instructions() -> str:
 def _libraries() -> tuple[str, ...]:
     import torch
 
-    found = {"mkl": torch.backends.mkl.is_available(), "mkldnn": torch.backends.mkldnn.is_available()}
+    found = {"mkl": torch.backends.mkl.is_available(), "mkldnn": torch.backends.mkldnn.is_available()}  # type: ignore[no-untyped-call]
     return tuple(name for name, there in found.items() if there)
 
 

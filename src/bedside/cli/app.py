@@ -62,6 +62,8 @@ _VERB_MODULES = (
     "bedside.cli.init",
     "bedside.cli.quality",
     "bedside.cli.labels",
+    "bedside.cli.recreate",
+    "bedside.cli.retrain",
 )
 """Modules whose import adds verbs."""
 _VERBS = {
@@ -73,6 +75,8 @@ _VERBS = {
     "labels": "Show a label map, or compare two.",
     "train": "Train in the study's minutes; goes on by itself.",
     "ensemble": "Make one model of the models of several folds.",
+    "recreate": "Do a run again and compare it with itself.",
+    "retrain": "Train on newer data, compare old and new model.",
     "evaluate": "Score a model per patient and structure.",
     "promote": "Put a model into production if every gate agrees.",
     "accelerate": "Keep forms of a model that are faster and the same.",

@@ -13,6 +13,7 @@ from bedside.core.errors import UsageError
 if TYPE_CHECKING:
     from bedside.core.config import Config
     from bedside.core.dataset import Dataset
+    from bedside.core.run import Run
 
 
 @app.command()
@@ -28,6 +29,9 @@ def train(
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Train so many seeds in turn and say how far the scores on the fold spread.")
     ] = 1,
+    control: Annotated[
+        bool, typer.Option("--control", help="With train.from: also train from scratch, and judge on the fold if that is better.")
+    ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Print every number that training would use here, why, and its peak memory.")
     ] = False,
@@ -47,17 +51,14 @@ def train(
     found = options.find_dataset(config, dataset)
     if folds and on == "here":
         raise UsageError("--folds makes an array of jobs; say --on slurm with it, or --set train.fold=0 here.", code="USAGE")
+    if control:
+        _check_control(config, alone=on == "here" and seeds == 1)
     if on == "slurm":
         from bedside.cli.jobs import submit
 
         return submit(config, found, study=study, folds=folds, overrides=overrides or [], json=json, what_if=what_if)
     if plan_only:
-        from bedside.train.begin import settled
-        from bedside.train.planned import fresh_plan
-
-        with bars(quiet=json) as progress:
-            decided = fresh_plan(settled(config, keep=False), found, progress=progress)
-        return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
+        return _plan_only(config, found, json=json)
     from bedside.train.pipeline import plan
     from bedside.train.pipeline import train as step
 
@@ -69,9 +70,42 @@ def train(
     with bars(quiet=json) as progress:
         run = step(config, found, progress=progress, fresh=fresh, resume=resume and not or_start)
     mirrored(config, quiet=json)
+    return _control(config, run, json=json) if control else _show(run, json=json)
+
+
+def _plan_only(config: "Config", dataset: "Dataset", *, json: bool) -> None:
+    from bedside.train.begin import settled
+    from bedside.train.planned import fresh_plan
+
+    with bars(quiet=json) as progress:
+        decided = fresh_plan(settled(config, keep=False), dataset, progress=progress)
+    return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
+
+
+def _show(run: "Run", *, json: bool) -> None:
     if json:
         return show.as_json({"run": run.digest, "model": run.model, **run.record.model_dump(mode="json")})
     return show.run(run)
+
+
+def _check_control(config: "Config", *, alone: bool) -> None:
+    from bedside.transfer import check_judgeable
+
+    if not alone:
+        raise UsageError("--control judges one training here; leave --on slurm and --seeds out.", code="USAGE")
+    check_judgeable(config.study.train.parent or "", config.study.train.fold)
+
+
+def _control(config: "Config", run: "Run", *, json: bool) -> None:
+    from bedside.cli.retrain import show_transfer
+    from bedside.transfer import judge_transfer
+
+    with bars(quiet=json) as progress:
+        found, digest = judge_transfer(config, run, progress=progress)
+    if json:
+        return show.as_json({"transfer": digest, **found.model_dump(mode="json")})
+    show.run(run)
+    return show_transfer(found, digest)
 
 
 def _check_going_on(*, fresh: bool, resume: bool, or_start: bool, seeds: int, on: str) -> None:
