@@ -51,8 +51,7 @@ def train(
     found = options.find_dataset(config, dataset)
     if folds and on == "here":
         raise UsageError("--folds makes an array of jobs; say --on slurm with it, or --set train.fold=0 here.", code="USAGE")
-    if control:
-        _check_control(config, alone=on == "here" and seeds == 1)
+    _check_control(config, asked=control, alone=on == "here" and seeds == 1)
     if on == "slurm":
         from bedside.cli.jobs import submit
 
@@ -88,7 +87,9 @@ def _show(run: "Run", *, json: bool) -> None:
     return show.run(run)
 
 
-def _check_control(config: "Config", *, alone: bool) -> None:
+def _check_control(config: "Config", *, asked: bool, alone: bool) -> None:
+    if not asked:
+        return
     from bedside.transfer import check_judgeable
 
     if not alone:
