@@ -87,9 +87,8 @@ def _paint_bones(scene: Scene, frame: Frame, chance: np.random.Generator) -> lis
     def spine(z: float) -> Point:
         return np.array([0.0, frame.spine_y + curve * np.sin((z - frame.pelvis_z) / 90), z])
 
-    disc_hu = float(chance.uniform(60, 120))
     for number in range(_VERTEBRAE):
-        _paint_vertebra(scene, frame, spine(frame.pelvis_z + 75 + number * step), (step, disc_hu), chance)
+        _paint_vertebra(scene, frame, spine(frame.pelvis_z + 75 + number * step), step, chance)
     chest = spine(frame.pelvis_z + 330)[2]
     front = frame.depth - 22
     breast = np.array([[0.0, front - 6, chest - 50], [0.0, front, chest + 90]])
@@ -102,26 +101,27 @@ def _paint_bones(scene: Scene, frame: Frame, chance: np.random.Generator) -> lis
             meets = np.array([side * 12.0, front - 3, np.clip(end[2] + 25, breast[0, 2] - 20, breast[1, 2])])
             scene.paint_tube(end, meets, 5.0, cartilage_hu)
             cartilage += [end + share * (meets - end) for share in (0.15, 0.4, 0.65, 0.9)]
+    breastbone = frame.sponge(chance)
     for shift in (-9.0, 0.0, 9.0):
         tube = breast + np.array([shift, 0, 0])
-        scene.paint_bone_tube(tube[0], tube[1], 5.5, frame.bone)
+        scene.paint_bone_tube(tube[0], tube[1], 5.5, breastbone)
     _paint_pelvis(scene, frame, chance)
     if frame.arms:
         _paint_arms(scene, frame, chance)
     return cartilage
 
 
-def _paint_vertebra(scene: Scene, frame: Frame, centre: Point, gap: tuple[float, float], chance: np.random.Generator) -> None:
-    """Disc, body, arch around the canal, joints, three processes; `gap` is (step in mm, HU of a disc)."""
-    step, disc_hu = gap
+def _paint_vertebra(scene: Scene, frame: Frame, centre: Point, step: float, chance: np.random.Generator) -> None:
+    """Disc, body, arch around the canal, joints, three processes; `step` is from disc to disc in mm."""
+    made_of = frame.sponge(chance)
     wide, deep, high = chance.uniform([18, 13, 0.37 * step], [25, 18, 0.44 * step])
     size = np.array([wide, deep, high])
     disc = np.array([wide, deep, 0.5 * step])
-    scene.paint(centre - disc, centre + disc, _barrel(centre, disc, 0.0), disc_hu)
-    scene.paint_bone(centre - size, centre + size, _barrel(centre, size, float(chance.uniform(0, 0.15))), frame.bone)
+    scene.paint(centre - disc, centre + disc, _barrel(centre, disc, 0.0), float(chance.uniform(50, 130)))
+    scene.paint_bone(centre - size, centre + size, _barrel(centre, size, float(chance.uniform(0, 0.15))), made_of)
     canal = centre + np.array([0.0, -deep - 9.0, 0.0])
     inner, outer = 9.0, float(chance.uniform(12.5, 16))
-    compact = replace(frame.bone, cortex_mm=1.6 * frame.bone.cortex_mm)
+    compact = replace(made_of, cortex_mm=2.0 * made_of.cortex_mm)
 
     def arch(x: Grid, y: Grid, z: Grid) -> Grid:
         radius = np.hypot((x - canal[0]) / 1.15, y - canal[1])
@@ -154,31 +154,33 @@ def _barrel(centre: Point, size: Point, waist: float) -> Inside:
 
 def _paint_rib(scene: Scene, frame: Frame, at: Point, side: int, chance: np.random.Generator) -> Point:
     """An arch from the spine around the chest, falling to the front; return where it ends."""
-    radius = float(chance.uniform(3.2, 5.5))
+    radius, made_of = float(chance.uniform(2.8, 5.5)), frame.sponge(chance)
     wide, deep = 0.86 * frame.width, 0.84 * frame.depth
     fall = float(chance.uniform(30, 70))
     angles = np.linspace(-1.25, 0.9 + chance.uniform(-0.3, 0.2), 13)
     points = [np.array([side * wide * np.cos(a), deep * np.sin(a), at[2] - fall * (a + 1.25) / 2.15]) for a in angles]
     points.insert(0, at + np.array([side * 22.0, -18.0, 0.0]))
     for start, end in pairwise(points):
-        scene.paint_bone_tube(start, end, radius, frame.bone)
+        scene.paint_bone_tube(start, end, radius, made_of)
     return points[-1]
 
 
 def _paint_pelvis(scene: Scene, frame: Frame, chance: np.random.Generator) -> None:
     """Sacrum, coccyx, two iliac wings, sockets, seat bones, pubic arch and the upper femurs."""
+    made_of = frame.sponge(chance)
     sacrum = np.array([0.0, frame.spine_y - 8, frame.pelvis_z + 35])
-    scene.paint_bone_ellipsoid(sacrum, np.array([46.0, 16.0, 42.0]), frame.bone)
+    scene.paint_bone_ellipsoid(sacrum, np.array([46.0, 16.0, 42.0]), made_of)
     tail = sacrum + np.array([0.0, -8.0, -30.0])
-    scene.paint_bone_tube(tail, tail + np.array([0.0, 8.0, -35.0]), 6.0, frame.bone)
+    scene.paint_bone_tube(tail, tail + np.array([0.0, 8.0, -35.0]), 6.0, made_of)
     for side in (-1, 1):
+        made_of = frame.sponge(chance)
         wing = np.array([side * 0.30 * frame.width, -5.0, frame.pelvis_z + 70])
         radii = np.array([0.52 * frame.width, 0.62 * frame.depth, 80.0])
-        thick = float(chance.uniform(7, 13))
-        scene.paint_bone(wing - radii, wing + radii, _wing(wing, radii, side, thick), frame.bone)
+        thick = float(chance.uniform(4.5, 13))
+        scene.paint_bone(wing - radii, wing + radii, _wing(wing, radii, side, thick), made_of)
         hip = np.array([side * 0.62 * frame.width, -5.0, frame.pelvis_z])
         head = float(chance.uniform(20, 25))
-        scene.paint_bone(hip - 40, hip + 40, _socket(hip, head, side), frame.bone)
+        scene.paint_bone(hip - 40, hip + 40, _socket(hip, head, side), made_of)
         seat = hip + np.array([-side * 14.0, -28.0, -50.0])
         front = np.array([side * 9.0, 0.42 * frame.depth, frame.pelvis_z - 12])
         arches = (
@@ -187,20 +189,21 @@ def _paint_pelvis(scene: Scene, frame: Frame, chance: np.random.Generator) -> No
             (seat, front),
         )
         for (start, end), radius in zip(arches, chance.uniform([11, 6, 5], [15, 10, 8]), strict=True):
-            scene.paint_bone_tube(start, end, float(radius), frame.bone)
-        _paint_femur(scene, frame, hip, (side, head))
+            scene.paint_bone_tube(start, end, float(radius), made_of)
+        _paint_femur(scene, (frame.sponge(chance), frame.marrow_hu), hip, (side, head))
 
 
-def _paint_femur(scene: Scene, frame: Frame, hip: Point, form: tuple[int, float]) -> None:
+def _paint_femur(scene: Scene, inside: tuple[Sponge, float], hip: Point, form: tuple[int, float]) -> None:
     """Head, neck, trochanter and a shaft of thick cortex around marrow; `form` is (side, radius of the head in mm)."""
+    made_of, marrow_hu = inside
     side, head = form
     knee = hip + np.array([side * 38.0, -4.0, -28.0])
-    shaft = replace(frame.bone, cortex_mm=2.5 * frame.bone.cortex_mm, spongy_hu=frame.marrow_hu)
+    shaft = replace(made_of, cortex_mm=3.0 * made_of.cortex_mm, spongy_hu=marrow_hu)
     scene.paint_tube(hip, hip, head + 3.0, 60.0)
     scene.paint_bone_tube(knee, knee + np.array([side * 4.0, 0.0, -160.0]), 15.0, shaft)
-    scene.paint_bone_tube(hip, knee, 13.0, frame.bone)
-    scene.paint_bone_tube(hip, hip, head, frame.bone)
-    scene.paint_bone_ellipsoid(knee + np.array([side * 5.0, -10.0, 12.0]), np.array([13.0, 18.0, 22.0]), frame.bone)
+    scene.paint_bone_tube(hip, knee, 13.0, made_of)
+    scene.paint_bone_tube(hip, hip, head, made_of)
+    scene.paint_bone_ellipsoid(knee + np.array([side * 5.0, -10.0, 12.0]), np.array([13.0, 18.0, 22.0]), made_of)
 
 
 def _socket(centre: Point, head: float, side: int) -> Inside:

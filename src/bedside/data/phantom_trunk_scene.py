@@ -24,7 +24,7 @@ class Sponge:
     Attributes:
         cortex_mm: thickness of compact bone.
         cortex_hu, spongy_hu: of compact bone, and the mean of what is inside it.
-        grain_hu: standard deviation of the trabecular pattern inside.
+        grain_hu: standard deviation of the trabecular pattern inside: fine, and denser and looser parts of some cm.
     """
 
     cortex_mm: float
@@ -52,9 +52,7 @@ class Scene:
             for sign, step, count in zip((-1.0, -1.0, 1.0), spacing_mm, shape, strict=True)
         ]
         self._lean = chance.uniform(-0.08, 0.08, 2)
-        grain_mm = float(chance.uniform(1.0, 4.0))
-        grain = gaussian_filter(chance.normal(0, 1, shape).astype(np.float32), [grain_mm / step for step in spacing_mm])
-        self._grain = grain / float(grain.std())
+        self._grain = _grain(shape, spacing_mm, chance)
 
     def paint(self, low: Point, high: Point, inside_mm: Inside, hu: float) -> tuple[tuple[slice, ...], Grid] | None:
         """Paint `hu` where a signed distance is positive, in the box from `low` to `high`; return the box and the distance."""
@@ -113,6 +111,15 @@ class Scene:
                 return None
             parts.append(slice(int(found[0]), int(found[-1]) + 1))
         return tuple(parts)
+
+
+def _grain(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], chance: np.random.Generator) -> Grid:
+    """A random pattern of unit variance, half of it fine and half of it coarse."""
+    total = np.zeros(shape, np.float32)
+    for width_mm in (float(chance.uniform(1.0, 4.0)), float(chance.uniform(6.0, 14.0))):
+        part = gaussian_filter(chance.normal(0, 1, shape).astype(np.float32), [width_mm / step for step in spacing_mm])
+        total += part / (part.std() * np.sqrt(2))
+    return total
 
 
 def ellipsoid(centre: Point, radii: Point) -> Inside:
