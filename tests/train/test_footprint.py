@@ -35,6 +35,12 @@ def test_work_is_that_of_torchs_own_counter():
     assert found.gigaflops == pytest.approx(63.12, rel=0.01)
 
 
+def test_heads_at_lower_levels_are_counted_too():
+    heads = DynUNet(features=8, levels=3, deep_supervision=1)
+    assert need(heads).saved_mb > need().saved_mb
+    assert need(heads).gigaflops > need().gigaflops
+
+
 def test_counting_does_not_touch_the_generators_that_training_draws_from():
     import torch
 

@@ -12,6 +12,7 @@ from bedside.core.lesson import target_channels
 from bedside.core.plan import Patch
 from bedside.core.record import Part
 from bedside.core.task import Network, Task
+from bedside.networks.deep import loss_of
 
 MEGABYTE = 1e6
 PROCESS_MB = 575.0
@@ -74,7 +75,7 @@ def footprint(
         net = cast("Network", network).build(*channels).train()
         flops = _Flops(net)
         with torch.autograd.graph.saved_tensors_hooks(*(kept := _Kept()).hooks):
-            asked.loss(net(torch.zeros(1, channels[0], *small)), _no_target(task, channels[1], small))
+            loss_of(asked.loss, net(torch.zeros(1, channels[0], *small)), _no_target(task, channels[1], small))
     sizes = kept.sizes(net)
     scale = micro_batch * math.prod(patch) / math.prod(small) * (REDUCED if reduced else 1.0) / MEGABYTE
     parameters = sum(parameter.numel() for parameter in net.parameters())
