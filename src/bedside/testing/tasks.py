@@ -81,7 +81,7 @@ def _check_added(task: Task, lesson: Lesson, batch: "tuple[torch.Tensor, torch.T
         whole = lesson.wrap(net, shown[:1])
     loss = task.loss(whole.train()(shown), truth)
     added = lesson.added(whole, MOMENT)
-    (loss if added is None else loss + added).backward()
+    torch.autograd.backward(loss if added is None else loss + added)
     assert list(net.state_dict()) == names, "the lesson changed the names of the network's weights"
     idle = [name for name, weight in whole.named_parameters() if weight.grad is None or not bool(weight.grad.isfinite().all())]
     assert not idle, f"weights that nothing trains, or without a finite gradient: {', '.join(idle[:3])}"
