@@ -45,7 +45,8 @@ def aligned(moving: Grid, fixed: Grid, edges: Edges, *, steps: int) -> tuple[NDA
         if number < steps:
             edges = edges + np.clip(_step(mapped, fixed, mask, edges), -_STEP_MOST, _STEP_MOST)
             width = edges[..., 1] - edges[..., 0]
-            edges = np.where(((width < _NARROWEST) | (width > _WIDEST)).any(axis=1)[:, None, None], kept, edges)
+            odd = np.asarray((width < _NARROWEST) | (width > _WIDEST)).any(axis=1)
+            edges = np.where(odd.reshape(-1, 1, 1), kept, edges)
     return best, kept
 
 
