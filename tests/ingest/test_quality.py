@@ -8,6 +8,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from bedside.core.dataset import CaseRecord
+from bedside.core.volume import Volume
+from bedside.data.rank_marks import rank_marks
+from bedside.ingest.leaks import find_leaks
 from bedside.ingest.pipeline import ingest
 from bedside.ingest.quality import CaseQuality, groups, measure_quality, outliers
 from bedside.ingest.quality_report import write_quality
@@ -90,10 +93,20 @@ def test_identical_voxels_under_two_patients_are_called_identical(received, conf
     image = second.volumes["image"].model_copy(update={"file": first.volumes["image"].file})
     twin = second.model_copy(update={"volumes": {**second.volumes, "image": image}})
     manifest = dataset.manifest.model_copy(update={"cases": (first, twin, *rest)})
-    from bedside.ingest.leaks import find_leaks
-
     (leak,) = find_leaks(manifest, {})
     assert (leak.kind, leak.first, leak.second, leak.similarity) == ("identical", first.id, second.id, 1.0)
+
+
+def test_a_part_of_a_scan_under_another_patient_is_listed(received, configure) -> None:
+    for number in range(5):
+        received.add(f"p{number}", number)
+    first, second, *_ = (manifest := ingest(configure(), received.root).manifest).cases
+    whole = np.random.default_rng(0).normal(size=(40, 40, 20)).astype(np.float32)
+    parts = {first.id: whole, second.id: np.ascontiguousarray(whole[:, 4:36, 12:])}
+    marks = {name: rank_marks(Volume.of(part, np.eye(4))) for name, part in parts.items()}
+    (leak,) = find_leaks(manifest, {}, marks)
+    assert (leak.kind, leak.first, leak.second) == ("near_identical", first.id, second.id)
+    assert leak.similarity == pytest.approx(1)
 
 
 def case(number: int, **facts: object) -> CaseRecord:

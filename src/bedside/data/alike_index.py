@@ -2,7 +2,8 @@
 
 Of every image 1000 windows (0 to 30 % cut off per axis) are averaged to 8 x 8 x 8 numbers, and each is compared with every other
 whole image under all eight flips. All are first projected to the 64 directions in which the images differ most, so that one
-comparison is 64 products: the index grows with the square of the images, by some 30 microseconds a pair.
+comparison is 64 products: the index grows with the square of the images, by some 30 microseconds a pair. The images are compared
+in blocks, so that what one comparison takes of memory does not grow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _WINDOWS = np.concatenate([averages(SIDE, _COARSE, low, 1 - high) for low, high 
 _DIRECTIONS = 64
 _RIDGE = 0.02
 _FLIPS_EACH = 2
+_BLOCK = 256 * len(FLIPS)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,7 @@ class Index:
 
     def candidates(self, number: int, grid: Grid, *, most: int) -> Iterator[Candidate]:
         """The `most` images that resemble some window of this one, each under its two most likely flips."""
-        scores = _long(_unit(_windows(grid)) @ self._directions) @ self._whole.T
-        window_of = scores.argmax(axis=0)
-        best = np.take_along_axis(scores, window_of[None], axis=0)[0].reshape(-1, len(FLIPS))
+        window_of, best = self._closest(_long(_unit(_windows(grid)) @ self._directions))
         best[number] = -2
         others = np.argsort(-best.max(axis=1), kind="stable")[: min(most, len(best) - 1)]
         for other in others:
@@ -65,6 +65,16 @@ class Index:
                 parts = np.unravel_index(int(window_of[other * len(FLIPS) + flip]), (len(_CUT_PAIRS),) * 3)
                 edges = [(_CUT_PAIRS[int(part)][0], 1 - _CUT_PAIRS[int(part)][1]) for part in parts]
                 yield Candidate(int(other), FLIPS[flip], np.array(edges))
+
+    def _closest(self, windows: Grid) -> tuple[NDArray[np.intp], Grid]:
+        """Of every whole image under every flip, the window that is most like it, and (images, flips) how alike they are."""
+        places, values = [], []
+        for start in range(0, len(self._whole), _BLOCK):
+            scores = self._whole[start : start + _BLOCK] @ windows.T
+            place = scores.argmax(axis=1)
+            places.append(place)
+            values.append(np.take_along_axis(scores, place[:, None], axis=1)[:, 0])
+        return np.concatenate(places), np.concatenate(values).reshape(-1, len(FLIPS))
 
 
 def _windows(grid: Grid) -> Grid:

@@ -1,12 +1,13 @@
 """Leaks: what stands on both sides of a split and makes scores too good.
 
 One patient id on two sides is refused when a dataset is made, and again whenever it is loaded (`check_splits`). Looked for here
-is what ids do not tell: the same bytes, or the same scan after a change, under two patients.
+is what ids do not tell: the same bytes, a part cut out of a scan, or the same scan after a change, under two patients.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import Literal
 
 from bedside.core.dataset import CaseRecord, Manifest, Splits
@@ -14,6 +15,7 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.data.alike import search
 from bedside.data.fingerprint import Grid
+from bedside.data.rank_marks import Marks, shared_marks
 
 SAME_SCAN = 0.95
 """Similarity from which two images are taken for one scan; `benchmarks/leaks.py` measures what it finds and what it mistakes."""
@@ -25,12 +27,13 @@ class Leak(Record):
     """Two cases that may show one scan.
 
     Attributes:
-        kind: "identical": the stored voxels are the same bytes; "near_identical": the fingerprints say so.
+        kind: "identical": the stored voxels are the same bytes; "near_identical": the fingerprints say so, or one shows
+            voxels of the other.
         first, second: ids of the cases.
         same_patient: whether both bear the name of one patient; then it is a repetition, and no leak.
         sides: the splits they stand in: "test", "fold0", ...
         crosses: "test": one is in the locked test split and the other is not; "folds": in two folds; "": on one side.
-        similarity: 1 of identical bytes; else as `data.alike.Match`.
+        similarity: 1 of identical bytes; as `data.alike.Match`; of a part that only its voxels tell, the share of common marks.
         flips: axes along which one mirrors the other, in words.
     """
 
@@ -45,13 +48,19 @@ class Leak(Record):
 
 
 def find_leaks(
-    manifest: Manifest, prints: Mapping[str, Grid], *, least: float = SAME_SCAN, progress: Progress = SILENT
+    manifest: Manifest,
+    prints: Mapping[str, Grid],
+    marks: Mapping[str, Marks] = MappingProxyType({}),
+    *,
+    least: float = SAME_SCAN,
+    progress: Progress = SILENT,
 ) -> tuple[Leak, ...]:
     """Find every pair of cases that may show one scan, those that cross into the test split first.
 
     Args:
         manifest: of the dataset.
         prints: case id to fingerprint of its image; a case without one is compared by its bytes only.
+        marks: case id to marks of its image (`data.rank_marks`), by which a part is found; none: parts below 70 % are not.
         least: similarity from which a pair counts that stands out by `STANDS_OUT`.
         progress: advances by one per case.
     """
@@ -64,6 +73,10 @@ def find_leaks(
         axes = [axis for axis, flipped in zip(("right-left", "front-back", "head-foot"), match.flips, strict=True) if flipped]
         leak = _leak("near_identical", cases, sides, pair, round(match.similarity, 4), ", ".join(axes))
         found.setdefault(frozenset(pair), leak)
+    marked = [name for name in cases if name in marks]
+    for (first, second), share in shared_marks([marks[name] for name in marked]).items():
+        pair = (marked[first], marked[second])
+        found.setdefault(frozenset(pair), _leak("near_identical", cases, sides, pair, round(share, 4), ""))
     order = {"test": 0, "folds": 1, "": 2}
     return tuple(sorted(found.values(), key=lambda leak: (order[leak.crosses], -leak.similarity, leak.first, leak.second)))
 

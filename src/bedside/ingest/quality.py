@@ -14,6 +14,7 @@ from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.volume import Array, Volume
 from bedside.data.fingerprint import Grid, fingerprint
+from bedside.data.rank_marks import Marks, rank_marks
 from bedside.ingest.leaks import SAME_SCAN, Leak, find_leaks, sides_of
 
 OUTLIER_Z = 5.0
@@ -113,6 +114,7 @@ class _Pass:
 
     measured: tuple[CaseQuality, ...]
     prints: Mapping[str, Grid]
+    marks: Mapping[str, Marks]
 
 
 def measure_quality(
@@ -131,7 +133,7 @@ def measure_quality(
     """
     manifest = dataset.manifest
     seen = _pass(dataset, progress)
-    leaks = find_leaks(manifest, seen.prints, least=least, progress=progress)
+    leaks = find_leaks(manifest, seen.prints, seen.marks, least=least, progress=progress)
     return QualityReport(
         dataset=dataset.digest,
         study=manifest.study,
@@ -163,15 +165,16 @@ def _pass(dataset: Dataset, progress: Progress) -> _Pass:
     structures = dataset.contract.structures
     measured: list[CaseQuality] = []
     prints: dict[str, Grid] = {}
+    marks: dict[str, Marks] = {}
     progress.start("measuring cases", len(dataset.manifest.cases))
     for number, case in enumerate(dataset.manifest.cases, start=1):
         image = volume_of(dataset, case, "image")
         if image is not None:
             label = volume_of(dataset, case, "label")
             measured.append(_measured(case.id, sides[case.patient], image, label, structures))
-            prints[case.id] = fingerprint(image)
+            prints[case.id], marks[case.id] = fingerprint(image), rank_marks(image)
         progress.advance(number)
-    return _Pass(tuple(measured), prints)
+    return _Pass(tuple(measured), prints, marks)
 
 
 def _measured(case: str, side: str, image: Volume, label: Volume | None, structures: Sequence[str]) -> CaseQuality:
