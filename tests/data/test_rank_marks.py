@@ -34,6 +34,13 @@ def test_a_part_is_found(what: str, change) -> None:
     assert set(shared_marks([*MARKS, marks(change(SCANS[1]))])) == {(1, 5)}, what
 
 
+def test_a_small_part_of_an_image_too_large_for_all_its_marks_is_found() -> None:
+    whole = scan(7, (190, 170, 134))
+    assert whole.size > 4 << 20
+    found = shared_marks([*MARKS, marks(whole), marks(whole[20:120, 30:130, 40:60])])
+    assert set(found) == {(5, 6)}
+
+
 def test_what_noise_was_added_to_or_was_interpolated_has_other_marks() -> None:
     """The limit of it: that is left to the fingerprints."""
     noisy = SCANS[1] + np.random.default_rng(9).normal(0, 30, SCANS[1].shape).astype(np.float32)
