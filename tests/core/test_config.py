@@ -61,8 +61,8 @@ def test_a_good_study_is_one_frozen_tree(study: Path) -> None:
 def test_all_errors_come_at_once_each_with_path_and_line(study: Path) -> None:
     broken = (
         STUDY.replace("modality: CT", "modality: XA")
-        .replace("minutes: 30", "minutes: -1\n  epochs: 3")
-        .replace("  patch: [32, 32, 32]\n", "")
+        .replace("minutes: 30", "minutes: -1\n  epoch: 3")
+        .replace("patch: [32, 32, 32]", "patch: [32, 32]")
         .replace("features: 8", "features: many")
         .replace("floor: 0.8", "floor: 0.8, flor: 1")
     )
@@ -75,9 +75,9 @@ def test_all_errors_come_at_once_each_with_path_and_line(study: Path) -> None:
         ("study.yaml", 3, "contract.modality"),
         ("study.yaml", 9, "network.features"),
         ("study.yaml", 11, "train.minutes"),
-        ("study.yaml", 12, "train.epochs"),
-        ("study.yaml", 10, "train.patch"),
-        ("study.yaml", 15, "promote.gates.0.flor"),
+        ("study.yaml", 12, "train.epoch"),
+        ("study.yaml", 13, "train.patch.2"),
+        ("study.yaml", 16, "promote.gates.0.flor"),
         ("site.yaml", 1, "threads"),
         ("site.yaml", 2, "server"),
     }
@@ -104,10 +104,10 @@ def test_all_errors_come_at_once_each_with_path_and_line(study: Path) -> None:
         ("minutes: 30", "minutes: 30\n---\ntrain:", 12, "second document"),
         ("[-1024, 3071]", "[3071, -1024]", 5, "lower limit"),
         ("pelvis: 2", "pelvis: 1", 7, "share one code"),
-        ("name: segmentation", "name: segmantation", 8, "known: segmentation"),
+        ("name: segmentation", "name: segmantation", 8, "known: distilled"),
         ("{name: segmentation}", "segmentation", 8, "is written as {name: one of"),
         ("minutes: 30", "fold: 7", 1, "folds count from 0"),
-        ("minutes: 30", "steps: 5", 1, "one of train.minutes and train.steps"),
+        ("minutes: 30", "minutes: 30\n  steps: 5", 10, "there are 2 budgets, minutes and steps"),
         ("study: hip-ct", "study: ../../etc", 1, "study"),
         ("minutes: 30", "minutes: on", 11, "train.minutes"),
     ],

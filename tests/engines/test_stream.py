@@ -272,7 +272,7 @@ def test_the_first_of_equal_structures_is_taken():
 
 
 def test_a_task_whose_decoding_looks_at_the_whole_volume_does_not_conform():
-    from bedside.testing import _check_decoding
+    from bedside.testing.tasks import _check_decoding
 
     def decode(output):
         value, uncertainty = Segmentation().decode(output)

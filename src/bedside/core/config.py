@@ -6,7 +6,7 @@ One frozen tree each. Every problem is reported at once, with its path and line.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, cast
 
 from pydantic import AliasChoices, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -19,7 +19,7 @@ from bedside.core.deidentification import Deidentification
 from bedside.core.digest import digest_json
 from bedside.core.errors import ConfigError, Problem, UsageError
 from bedside.core.model import Preprocessing
-from bedside.core.record import Part, Record
+from bedside.core.record import Part, Record, inlined
 from bedside.core.registry import registry
 from bedside.core.site import Site
 from bedside.core.workspace import Workspace
@@ -63,9 +63,11 @@ class PartOf:
 
 
 def _named_schema(name: str, part: type[Part]) -> dict[str, object]:
-    schema = part.model_json_schema()
-    schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-    schema["required"] = ["name", *schema.get("required", [])]
+    schema = inlined(part.model_json_schema())
+    properties = cast("dict[str, object]", schema.get("properties", {}))
+    required = cast("list[str]", schema.get("required", []))
+    schema["properties"] = {"name": {"const": name}, **properties}
+    schema["required"] = ["name", *required]
     return schema
 
 

@@ -26,3 +26,21 @@ class Part(Record):
     def settings(self) -> dict[str, object]:
         """Return the part as it stands in YAML: its name, then its settings."""
         return {"name": self.part_name, **self.model_dump(mode="json")}
+
+
+def inlined(schema: dict[str, object]) -> dict[str, object]:
+    """The schema with its own definitions in the places that name them, since it becomes a part of a larger one."""
+    definitions = schema.pop("$defs", {})
+
+    def filled(node: object) -> object:
+        if isinstance(node, list):
+            return [filled(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        named = node.get("$ref")
+        if isinstance(named, str) and isinstance(definitions, dict):
+            rest = {key: item for key, item in node.items() if key != "$ref"}
+            return filled({**definitions[named.removeprefix("#/$defs/")], **rest})
+        return {key: filled(item) for key, item in node.items()}
+
+    return {key: filled(item) for key, item in schema.items()}

@@ -89,10 +89,9 @@ def predict(
         within = WithinSeries(progress)
         opened = open_model(model, progress=within, memory_mb=memory_bytes() / MEGABYTE)
         job = _Job(model, opened, Path(to), settings)
-        scratch = model.workspace.scratch
         with disk_errors("making a folder for decoded volumes"):
-            scratch.mkdir(parents=True, exist_ok=True)
-        folder = stack.enter_context(staging_in(scratch, prefix="decoded-"))
+            model.workspace.scratch.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(staging_in(model.workspace.scratch, prefix="decoded-"))
         read = partial(limited, executor=workers, folder=folder)
         done, used = _every(job, named, read, refused, within)
     rows = _counted(refused, used)

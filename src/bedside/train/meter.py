@@ -1,6 +1,7 @@
 """What a training takes while it runs: seconds, processors, memory, energy."""
 
 import os
+import re
 import resource
 import time
 from dataclasses import dataclass, field
@@ -11,10 +12,17 @@ from bedside.engines.memory import resident_bytes
 
 POWERCAP = Path("/sys/class/powercap")
 
+_STATUS = Path("/proc/self/status")
+_HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB of 2^20 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far, in MB of 2^20 bytes.
+
+    Linux's VmHWM begins anew with a program; getrusage's number would begin with that of whoever started it.
+    """
+    found = _HIGH_WATER.search(_STATUS.read_text(encoding="ascii", errors="replace")) if _STATUS.exists() else None
+    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 def cpu_seconds() -> float:
