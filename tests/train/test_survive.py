@@ -318,6 +318,7 @@ def test_minutes_never_repeat_so_deterministic_refuses_them(tmp_path):
         load(folder, overrides=["train.deterministic=true", "train.steps=null", "train.minutes=1"])
 
 
+@pytest.mark.slow
 def test_apart_a_deterministic_training_repeats_to_the_bit_and_one_without_memory_shrinks(tmp_path, config, dataset):
     fixed = load(config.workspace.folder, overrides=["train.deterministic=true", "train.fold=0"])
     expected = train(fixed, dataset)
