@@ -69,7 +69,7 @@ def test_workers_ignore_stop_signals_survive_replacement_and_give_the_bytes_of_t
     assert not crew.replaced
     victim = crew.states()[1]
     os.kill(victim.pid, signal.SIGKILL)
-    for step in range(5, 9):
+    for step in range(5, 25):  # some may lie ready in the pipe of the one that died
         assert_same(crew.take(step), alone.take(step))
     assert [(state.pid, state.exit) for state in crew.replaced] == [(victim.pid, -signal.SIGKILL)]
     assert "killed by SIGKILL" in str(crew.replaced[0])
