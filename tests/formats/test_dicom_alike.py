@@ -21,7 +21,7 @@ _MASKS = Deidentification.model_validate({"masks": [{"modality": "CT", "rows": 3
 
 def said(data: bytes, asked: dict[str, object]) -> object:
     found = inspect(data, **asked)
-    headers = [{name: getattr(one, name) for name in one.__slots__} for one in found.headers]
+    headers = [{name: getattr(one, name) for name in vars(one)} for one in found.headers]
     return found.series, headers, found.problem and (found.problem.code, found.problem.sentence)
 
 

@@ -1,7 +1,7 @@
 """Claims about uncompressed pixels that are read into their place: same values, and no changed byte is taken unhashed."""
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def facts(**said: object) -> Facts:
-    plain = dict.fromkeys(Facts.__slots__, "")
+    plain = dict.fromkeys((one.name for one in fields(Facts)), "")
     plain |= {"syntax": _LITTLE, "modality": "CT", "bits_allocated": 16, "bits_stored": 16, "signed": True, "padding": None}
     plain |= {"photometric": "MONOCHROME2", "pixel_vr": "OW", "decision": UNDECIDED, "acquisition": ()}
     return Facts(**(plain | said))

@@ -9,15 +9,17 @@ from pathlib import Path
 from bedside.core.errors import IntegrityError
 
 _CHUNK_BYTES = 1 << 20
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_SIMPLE = frozenset({str, int, bool, type(None)})
 
 
 def canonical_json(value: object) -> bytes:
     """Encode `value` as JSON with sorted keys, no spaces, UTF-8. NaN and infinities become strings: JSON has none."""
-    return json.dumps(_finite(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(_finite(value)).encode()
 
 
 def _finite(value: object) -> object:
-    if value is None or isinstance(value, str | int):
+    if type(value) in _SIMPLE or isinstance(value, str | int):
         return value
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")

@@ -49,7 +49,7 @@ def read_folder(
     return assemble(looks, limits=limits, resample=resample)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Look:
     """What the header pass learns of one file: its slices, or why it is refused. Small, and no pixel was touched.
 
@@ -90,7 +90,7 @@ def look(
     return Look(path, digest, series, tuple(Slice(path, digest, header, state) for header in inspection.headers))
 
 
-def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool = False) -> Reading:
+def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool = False, alike: bool = False) -> Reading:
     """Group what the header pass saw into volumes whose pixels are decoded when first looked at.
 
     Args:
@@ -99,6 +99,7 @@ def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool =
         resample: interpolate slices at unequal distances (SERIES_JITTER, SERIES_TWO_INCREMENTS, SERIES_IRREGULAR) along the
             normal onto the regular row of the smallest distance, and note RESAMPLED. The way back from there is not exact, so
             `Found.frame` stays None. Missing and doubled slices are refused all the same.
+        alike: equal parts of the looks are one object already.
     """
     slices: dict[_Series, list[Slice]] = defaultdict(list)
     damaged: dict[_Series, list[Damage]] = defaultdict(list)
@@ -111,7 +112,7 @@ def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool =
             continue
         seen.add(one.digest)
         if one.problem is None:
-            slices[one.series].extend(shared.slice(each, one.path) for each in one.slices)
+            slices[one.series].extend(one.slices if alike else (shared.slice(each, one.path) for each in one.slices))
         else:
             damaged[one.series].append((one.path, one.problem))
     found: list[Found] = []

@@ -64,7 +64,8 @@ def stack(positions_mm: Vectors, directions: Vectors, spacing_mm: tuple[float, f
     """
     if len(positions_mm) == 1:
         raise InputRejected("The series has one slice, which is no volume.", code="SERIES_ONE_SLICE")
-    normal = np.cross(directions[0], directions[1])
+    (a, b, c), (d, e, f) = directions.tolist()
+    normal = np.array([b * f - c * e, c * d - a * f, a * e - b * d])
     along_mm = positions_mm @ normal
     order = np.argsort(along_mm, kind="stable")
     tilted = _check_row(positions_mm[order], along_mm[order], normal)
@@ -115,9 +116,9 @@ def _check_row(positions_mm: Vectors, along_mm: Vectors, normal: Vectors) -> boo
             code="SERIES_DUPLICATE_POSITION",
         )
     offset_mm = positions_mm - positions_mm[0]
-    sideways_mm = np.linalg.norm(offset_mm - np.outer(offset_mm @ normal, normal), axis=1)
-    straight_mm = np.outer((along_mm - along_mm[0]) / (along_mm[-1] - along_mm[0]), offset_mm[-1])
-    astray_mm = np.linalg.norm(offset_mm - straight_mm - np.outer((offset_mm - straight_mm) @ normal, normal), axis=1)
+    sideways_mm = _beside(offset_mm, normal)
+    straight_mm = ((along_mm - along_mm[0]) / (along_mm[-1] - along_mm[0]))[:, np.newaxis] * offset_mm[-1]
+    astray_mm = _beside(offset_mm - straight_mm, normal)
     if astray_mm.max() > CORNER_TOLERANCE_MM:
         raise InputRejected(
             f"A slice lies {astray_mm.max():.2f} mm beside the line of the others; the slices are no regular stack.",
@@ -130,6 +131,12 @@ def _check_row(positions_mm: Vectors, along_mm: Vectors, normal: Vectors) -> boo
             code="SERIES_TILT",
         )
     return angle > TILT_TOLERANCE_DEGREES and bool(sideways_mm[-1] > CORNER_TOLERANCE_MM)
+
+
+def _beside(offset_mm: Vectors, normal: Vectors) -> Vectors:
+    """Length of the part of each offset, (K, 3), that is not along the normal."""
+    part_mm = offset_mm - (offset_mm @ normal)[:, np.newaxis] * normal
+    return np.asarray(np.sqrt((part_mm * part_mm).sum(axis=1)))
 
 
 def _uneven(along_mm: Vectors) -> InputRejected | None:

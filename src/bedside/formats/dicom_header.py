@@ -35,7 +35,7 @@ _FACT_TAGS = (0x00200037, 0x00280030, 0x00089007, 0x00180050, 0x00189082, 0x0018
 """What may differ from frame to frame and is part of `Facts`."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class Facts:
     """What the slices of a volume have in common; one object serves all of them. It has no repr, like `Header`.
 
@@ -88,7 +88,7 @@ class Facts:
         return b * f - c * e, c * d - a * f, a * e - b * d
 
 
-@dataclass(frozen=True, eq=False, slots=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Header:
     """One slice, as its file describes it. It has no repr: that would carry the patient into logs.
 

@@ -24,7 +24,7 @@ _INT32_SAFE = 1 << 30
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, eq=False, slots=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slice:
     """One frame that is part of a volume.
 
@@ -71,7 +71,7 @@ def load_stack(
     if shear:
         for k, one in enumerate(slices):
             plane = _values(one.header, source.frame(one))
-            canvas.write(k, untilt_plane(plane.astype(np.float64), shear, k), shear.inside(k))
+            canvas.write(k, untilt_plane(plane, shear, k), shear.inside(k))
         canvas.fill(shear)
     elif blend:
         planes = (_values(one.header, source.frame(one)) for one in slices)
@@ -132,12 +132,11 @@ class _Canvas:
         self._smallest = min(self._smallest, low)
         if self.array.dtype == np.int16 and not (low >= _INT16.min and high <= _INT16.max):
             self.array = self.array.astype(self._wider)
-        if plane.dtype.kind == "f" and self.array.dtype.kind != "f":
-            plane = np.rint(plane)
-        if inside is None:
-            self.array[k] = plane
+        place = self.array[k] if inside is None else self.array[k, inside[1], inside[0]]
+        if plane.dtype.kind == "f" and place.dtype.kind != "f":
+            np.rint(plane, out=place, casting="unsafe")
         else:
-            self.array[k, inside[1], inside[0]] = plane
+            place[...] = plane
 
     def fill(self, shear: Shear) -> None:
         """Give the places that the scanner's planes do not reach the smallest value there is: air, in a CT."""

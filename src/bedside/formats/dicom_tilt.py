@@ -15,6 +15,11 @@ from bedside.core.volume import Affine, Array, Frame
 
 _ROUNDING = 1e-6
 """Fractions of a voxel below this are none."""
+_ROWS = 32
+"""Rows of a plane that are moved at a time."""
+
+
+Plane = NDArray[np.integer] | NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def correction(affine: Affine, shape: tuple[int, int, int], *, tolerance_mm: flo
     return shear, corrected
 
 
-def untilt_plane(plane: NDArray[np.floating], shear: Shear, k: int) -> NDArray[np.floating]:
+def untilt_plane(plane: Plane, shear: Shear, k: int) -> Plane:
     """Plane k moved to its place, by linear interpolation.
 
     Args:
@@ -89,14 +94,26 @@ def untilt_plane(plane: NDArray[np.floating], shear: Shear, k: int) -> NDArray[n
         k: which plane.
 
     Returns:
-        What fills `shear.inside(k)`: (J, I), or one smaller along an axis that is moved by a part of a voxel.
+        What fills `shear.inside(k)`: (J, I), or one smaller along an axis that is moved by a part of a voxel; in 64-bit numbers
+        where anything is moved by a part, else the plane itself.
     """
     for axis, at in ((1, shear.shift(k)[0]), (0, shear.shift(k)[1])):
         part = ceil(at - _ROUNDING) - at
         if part > _ROUNDING:
-            before, after = (np.take(plane, range(*ends), axis) for ends in ((0, plane.shape[axis] - 1), (1, plane.shape[axis])))
-            plane = before * (1 - part) + after * part
+            plane = _between(plane, part) if axis == 0 else _between(plane.T, part).T
     return plane
+
+
+def _between(plane: Plane, part: float) -> NDArray[np.float64]:
+    """Values at `part` of the way from each row to the next, (J, I) to (J - 1, I); a few rows at a time, which stay at hand."""
+    found = np.empty((plane.shape[0] - 1, plane.shape[1]))
+    for start in range(0, len(found), _ROWS):
+        rows = plane[start : start + _ROWS + 1].astype(np.float64)
+        between = found[start : start + _ROWS]
+        np.multiply(rows[:-1], 1 - part, out=between)
+        rows[1:] *= part
+        between += rows[1:]
+    return found
 
 
 def untilt(array: Array, frame: Frame, *, fill: float = 0.0, tolerance_mm: float = 0.0) -> tuple[Array, Affine]:

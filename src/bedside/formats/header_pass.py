@@ -27,7 +27,7 @@ _SERIES_UID = re.compile(rb"(?s)(?:\x20\x00\x0e\x00|\x00\x20\x00\x0e)(?:UI..|.\x
 """Tag, then VR and length (explicit) or length (implicit), then the value; either byte order (PS3.5 7.1)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seen:
     """What the pass learnt of one file.
 

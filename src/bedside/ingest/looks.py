@@ -26,6 +26,8 @@ _ROW = struct.Struct("<2I16s5d3q2I")
 """Facts, marks, stand-in of the SOPInstanceUID, position, slope, intercept, place of the pixels, instance, frame, frames."""
 _DIGEST_BYTES, _UID_BYTES = 32, 16
 _NOT_SEEN, _SOUND = -2, -1
+_KEPT_SLICES = 1 << 13
+"""Slices whose volumes are kept as they were put together, so that small folders need it once: some 10 MB."""
 _Kind = TypeVar("_Kind", bound=Hashable)
 _Series = tuple[Path | None, str]
 
@@ -64,7 +66,9 @@ class Looks:
         self._rows = bytearray()
         self._series, self._facts, self._marks = _Table[_Series](), _Table[Facts](), _Table[tuple[str, ...]]()
         self._problems = _Table[tuple[str, str]]()
+        self._pixels: dict[tuple[int, int], tuple[int, int]] = {}
         self._latest: tuple[int, tuple[Found, ...]] = (-1, ())
+        self._kept: dict[int, tuple[Found, ...]] = {}
 
     def add(self, number: int, look: Look) -> None:
         """Keep what was seen of a file."""
@@ -117,7 +121,7 @@ class Looks:
             position_mm=(x, y, z),
             slope=slope,
             intercept=intercept,
-            pixels=(start, end),
+            pixels=self._pixels.setdefault((start, end), (start, end)),
             marks=self._marks.items[marks],
             instance=instance,
             frame=frame,
@@ -136,8 +140,12 @@ class Looks:
         refused = list(assemble(map(self.look, damaged)).refused)
         self._members = self._grouped(numbers, damaged)
         found: list[Found] = []
-        for series in self._members:
+        self._kept, room = {}, _KEPT_SLICES
+        for series, members in self._members.items():
             one = self._assembled(series, resample=resample)
+            room -= sum(self._count[number] for number in members)
+            if room >= 0:
+                self._kept[series] = one.found
             found.extend(self._light(volume, series, place, resample) for place, volume in enumerate(one.found))
             refused.extend(one.refused)
         packed = tuple(replace(one, files=self._files.all_of(one.files)) for one in refused)
@@ -176,7 +184,7 @@ class Looks:
     def _assembled(self, series: int, *, resample: bool) -> Reading:
         """The volumes of one series, and what of its sound files is refused."""
         looks = [self.look(number) for number in sorted(self._members[series])]
-        reading = assemble(looks, resample=resample)
+        reading = assemble(looks, resample=resample, alike=True)
         damages = {one.path for one in looks if one.problem is not None}
         kept = tuple(one for one in reading.refused if not damages.issuperset(one.files))
         return Reading(reading.found, kept, ())
@@ -186,7 +194,12 @@ class Looks:
         return replace(found, volume=volume, files=self._files.all_of(found.files))
 
     def volume_of(self, series: int, place: int, *, resample: bool) -> Found:
-        """One volume of a series with its slices; of a series that is asked for again and again, it is put together once."""
+        """One volume of a series with its slices; of a series that is asked for again and again, it is put together once.
+
+        `resample` is as it was when `reading` was asked for it.
+        """
+        if series in self._kept:
+            return self._kept[series][place]
         if self._latest[0] != series:
             self._latest = series, self._assembled(series, resample=resample).found
         return self._latest[1][place]

@@ -112,6 +112,9 @@ def _joined(parent: Dataset | None, new: Sequence[CaseRecord]) -> tuple[CaseReco
     held = {volume.file: volume.held_by for case in before.values() for volume in case.volumes.values()}
     records = dict(before)
     for case in new:
+        if not held:
+            records[case.id] = case
+            continue
         volumes = {
             role: volume.model_copy(update={"held_by": held.get(volume.file, "")}) for role, volume in case.volumes.items()
         }
