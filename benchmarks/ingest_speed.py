@@ -1,4 +1,4 @@
-"""How fast ingest is, beside dcm2niix on the same files, how much memory it takes, and what ingesting again costs.
+"""How fast ingest is, beside dcm2niix on the same files, and what ingesting again costs.
 
 python benchmarks/ingest_speed.py --from ../shared/data/dicom_conversion_dev --times 20 --times 100 --series 3 --series 10
 
@@ -51,19 +51,6 @@ class Received:
     @property
     def files(self) -> int:
         return sum(path.is_file() for path in self.folder.rglob("*"))
-
-
-@dataclass(frozen=True)
-class Held:
-    """Largest memory in MB: of all processes of an ingest, of the one that started it, and of all before the first file.
-
-    Proportional set size: a page that several processes share is counted once.
-    """
-
-    peak: float
-    parent: float
-    idle: float
-    seconds: float
 
 
 def generated(root: Path, series: int, slices: int, size: int = 512) -> Received:
@@ -170,38 +157,6 @@ def timed(work: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def held(received: Received) -> Held:
-    """Watch an ingest in a process of its own."""
-    with TemporaryDirectory() as name:
-        child = subprocess.Popen([*_child(received, name), "0.5"], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        child.stdout.readline()
-        sleep(0.2)
-        idle, peak, parent = sum(held_mb(child.pid)), 0.0, 0.0
-        while child.poll() is None:
-            own, others = held_mb(child.pid)
-            peak, parent = max(peak, own + others), max(parent, own)
-            sleep(0.02)
-        assert child.returncode == 0
-        return Held(peak, parent, idle, float(child.stdout.readline().split()[0]))
-
-
-def held_mb(pid: int) -> tuple[float, float]:
-    """Proportional set size of a process, and of all below it."""
-    sizes, waiting = [], [pid]
-    while waiting:
-        one = waiting.pop()
-        try:
-            text = Path(f"/proc/{one}/smaps_rollup").read_text()
-            waiting += [
-                int(child) for task in Path(f"/proc/{one}/task").iterdir() for child in (task / "children").read_text().split()
-            ]
-        except OSError:
-            continue
-        sizes.append(sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024 / 1e6)
-    return sum(sizes[:1]), sum(sizes[1:])
-
-
 def compare(received: Received, repeats: int) -> None:
     """One row: medians, the ratios those of each turn; who begins a turn changes."""
     seconds: dict[str, list[float]] = {"process": [], "workers": [], "waiting": [], "theirs": [], "again": []}
@@ -251,17 +206,6 @@ def speed(folders: Sequence[Received], repeats: int) -> None:
         compare(received, repeats)
 
 
-def memory(received: Received, volume_mb: float) -> None:
-    found = held(received)
-    grown, rate = found.peak - found.idle, received.files / found.seconds
-    print(
-        f"- {received.name} ({received.files} files): {found.seconds:.1f} s, {rate:.0f} files/s. The command holds"
-        f" {found.idle:.0f} MB before the first file, {found.parent:.0f} MB at most, and {found.peak:.0f} MB with its workers:"
-        f" {grown:.0f} MB more than before, which is {grown / volume_mb:.2f} volumes of {volume_mb:.1f} MB.",
-        flush=True,
-    )
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--from", dest="sources", type=Path, action="append", default=[])
@@ -270,7 +214,6 @@ def main() -> None:
     arguments.add_argument("--series", type=int, action="append", help="Generated series of a folder; may be repeated.")
     arguments.add_argument("--slices", type=int, default=200)
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--many", type=int, default=0, help="Series of 100 slices of 8 x 8 pixels: 1000 give 100,000 files.")
     given = arguments.parse_args()
     with TemporaryDirectory() as name:
         root = Path(name)
@@ -283,12 +226,6 @@ def main() -> None:
                 folders += real(source, root / f"real{number}x{times}", times)
         sleep(_SETTLED_SECONDS)
         speed(folders, given.repeats)
-        volume_mb = 512 * 512 * given.slices * 2 / 1e6
-        print("\nMemory, as proportional set size (the pages of one volume cannot be counted twice):\n")
-        memory(generated(root / "two", 2, 2 * given.slices), 2 * volume_mb)
-        memory(generated(root / "eight", 8, given.slices), volume_mb)
-        if given.many:
-            memory(generated(root / "many", given.many, 100, size=8), 8 * 8 * 100 * 2 / 1e6)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ class Volume:
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
 
+    def loaded_by(self, load: Callable[[], Array]) -> "Volume":
+        """The same grid, not loaded yet, with another way to its array."""
+        other = object.__new__(Volume)
+        other.__dict__.update(affine=self.affine, shape=self.shape, load=load)
+        return other
+
     @classmethod
     def of(cls, array: Array, affine: Affine) -> "Volume":
         """Make a volume of an array in memory: (I, J, K) becomes (1, I, J, K)."""

@@ -86,6 +86,12 @@ def stack(positions_mm: Vectors, directions: Vectors, spacing_mm: tuple[float, f
     return Stack(tuple(int(index) for index in order), np.asarray(_RAS_FROM_LPS @ matrix), tilted, blend)
 
 
+def all_apart(along_mm: Vectors) -> bool:
+    """Whether no two slices share a place along the normal, (K,)."""
+    ordered = np.sort(along_mm)
+    return bool((ordered[1:] - ordered[:-1] > _SAME_PLACE_MM).all())
+
+
 def places(positions_mm: Vectors, normal: Vectors) -> NDArray[np.intp]:
     """Number of each slice's place along the normal, (K,), from 0; slices closer than 0.001 mm share one."""
     along_mm = positions_mm @ normal

@@ -223,6 +223,8 @@ def _acquisition(slices: Slices) -> Mapping[str, ClinicalValue]:
 
 def _with_losses(found: Found, refused: Sequence[Refused]) -> Found:
     """The volume with a note for every part of its own file that was refused: of several frames in one file, some may be."""
+    if not refused:
+        return found
     lost = dict.fromkeys(f"PARTLY_{one.code}" for one in refused if set(one.files) <= set(found.files))
     return replace(found, notes=(*found.notes, *lost))
 

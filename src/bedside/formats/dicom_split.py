@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bedside.core.errors import InputRejected
 from bedside.formats.dicom_facts import MARKS, NUMERIC_MARKS
-from bedside.formats.dicom_geometry import places
+from bedside.formats.dicom_geometry import all_apart, places
 from bedside.formats.dicom_header import Facts
 from bedside.formats.dicom_pixels import Slice
 
@@ -50,6 +50,8 @@ def by_grid(slices: Slices) -> Division:
     )
     parts: tuple[Slices, ...] = (slices,)
     names: list[str] = []
+    if len({id(one.header.facts) for one in slices}) == 1:
+        return Division(parts)
     for name, alike in rules:
         divided = tuple(part for group in parts for part in _alike(group, alike))
         if len(divided) > len(parts):
@@ -97,9 +99,10 @@ def by_marks(slices: Slices) -> Division:
         InputRejected: SERIES_DUPLICATE_POSITION: nothing does.
     """
     normal = np.array(slices[0].header.facts.normal)
-    where = places(np.array([one.header.position_mm for one in slices]), normal)
-    if int(where.max()) + 1 == len(slices):
+    positions_mm = np.array([one.header.position_mm for one in slices])
+    if all_apart(positions_mm @ normal):
         return Division((slices,))
+    where = places(positions_mm, normal)
     divided = None
     if where.any():
         divided = _by_one_mark(slices, where) or _by_several(slices, where, _MOST_MARKS) or _by_number(slices, where)

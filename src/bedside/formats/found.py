@@ -13,7 +13,7 @@ class Found:
     """One volume and where it came from.
 
     Attributes:
-        volume: (1, I, J, K), affine to RAS+ mm; its bytes are decoded, and their digest checked again, on first use.
+        volume: (1, I, J, K), affine to RAS+ mm; decoded on first use, from bytes that are those of the digest.
         source: SHA-256 of the received file; for a DICOM series that of its files' sorted digests, whatever their names.
         geometry: what the affine was taken from: "sform", "qform" or "dicom".
         modality: "CT" or "MR"; "" for NIfTI, which names none.

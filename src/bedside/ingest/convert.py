@@ -91,7 +91,7 @@ def _refusals(files: Sequence[Path], code: str, sentence: str) -> tuple[Refused,
 
 def _fresh(volume: Volume) -> Volume:
     """The same volume not yet loaded, so that its voxels go when this pair is done, not when the whole batch is."""
-    return Volume(volume.affine, volume.shape, volume.load)
+    return volume.loaded_by(volume.load)
 
 
 def _check_modality(found: Found, contract: Contract) -> None:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from bedside.core.errors import InputRejected
-from bedside.core.volume import Array, Volume
+from bedside.core.volume import Array
 from bedside.formats.dicom import Look, assemble
 from bedside.formats.dicom_header import Facts, Header
 from bedside.formats.dicom_pixels import Slice
@@ -190,7 +190,7 @@ class Looks:
         return Reading(reading.found, kept, ())
 
     def _light(self, found: Found, series: int, place: int, resample: bool) -> Found:
-        volume = Volume(found.volume.affine, found.volume.shape, Again(self, series, place, resample))
+        volume = found.volume.loaded_by(Again(self, series, place, resample))
         return replace(found, volume=volume, files=self._files.all_of(found.files))
 
     def volume_of(self, series: int, place: int, *, resample: bool) -> Found:

@@ -23,9 +23,9 @@ Hidden = Iterable[tuple[str, Path]]
 class Stats:
     """A memory of digests in scratch, for recognising a folder that was ingested before and for nothing else.
 
-    A digest from here is never used for a value that is loaded: every file is hashed again when its pixels are read. No program
-    can set a status time (ctime), so a file with the same four numbers has the same bytes, unless the disk's clock was turned
-    back; deleting the memory only costs time.
+    A digest from here is never used for a value that is loaded: voxels come from files that were hashed in the same ingest, see
+    `gate.unchanged_part`. No program can set a status time (ctime), so a file with the same four numbers has the same bytes,
+    unless the disk's clock was turned back; deleting the memory only costs time.
 
     Args:
         path: of the memory: one line per file, `hidden name, size, mtime_ns, inode, ctime_ns, SHA-256 or -`, or `?`.
