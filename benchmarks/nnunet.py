@@ -1,11 +1,11 @@
-"""Accuracy per minute beside nnU-Net: both train on the same cases for the same minutes and are scored on the same locked test split.
+"""Accuracy per minute beside nnU-Net: both train on the same cases for as many minutes; scored on the same locked test split.
 
 python benchmarks/nnunet.py --from ../shared/data/hippocampus_dev --peer PYTHON --minutes 15 --folder FOLDER [--set KEY=VALUE]
 
-PYTHON is the interpreter of an environment of its own with torch and nnunetv2 (with a processor's torch leave out torchvision and
-timm). Both plan for themselves; one trains after the other, with all processors and nothing beside it. nnU-Net gets its whole poly
-schedule fitted into the minutes (its trainer's default of 250,000 steps would hardly have begun), trains on all cases, and predicts
-with its own mirroring. Reading, planning and preprocessing do not count as training on either side. The score is ours for both.
+PYTHON is the interpreter of an environment of its own with torch and nnunetv2 (with a processor's torch leave out torchvision
+and timm). Both plan for themselves; one trains after the other, with all processors and nothing beside it. nnU-Net gets its whole
+poly schedule fitted into the minutes (of its trainer's 250,000 steps it would hardly have begun), trains on all cases, and
+predicts with its own mirroring. Reading, planning and preprocessing do not count as training on either side. One score for both.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 python nnunet_peer.py ROOT DATASET MINUTES
 
-Its own planner, network, loss, augmentation, optimizer and schedule; only the length of the schedule is fitted to the minutes, from
-the time of a few steps at the start, and validation during training is one patch an epoch, so that the minutes go into steps.
+Its own planner, network, loss, augmentation, optimizer and schedule; only the length of the schedule is fitted to the minutes,
+from the time of a few steps at the start, and validation during training is one patch an epoch, so that minutes go into steps.
 """
 
 import copy
@@ -33,7 +33,7 @@ CORES = len(os.sched_getaffinity(0))
 class Timed(nnUNetTrainer):
     """Trains for some minutes."""
 
-    def run_training(self):  # noqa: ANN201, D102 - nnU-Net's own signature
+    def run_training(self):  # noqa: ANN201 - nnU-Net's own signature
         self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = EPOCH_STEPS, 1
         self.on_train_start()
         before = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self.optimizer.state_dict())
@@ -48,7 +48,7 @@ class Timed(nnUNetTrainer):
         self.num_epochs = max(1, round(60 * MINUTES / seconds / (EPOCH_STEPS + 0.5)))
         self.lr_scheduler = PolyLRScheduler(self.optimizer, self.initial_lr, self.num_epochs)
         began = time.monotonic()
-        for self.steps in range(0, EPOCH_STEPS * self.num_epochs, EPOCH_STEPS):
+        for epoch in range(self.num_epochs):
             self.on_epoch_start()
             self.on_train_epoch_start()
             outputs = [self.train_step(next(self.dataloader_train)) for _ in range(EPOCH_STEPS)]
@@ -57,10 +57,9 @@ class Timed(nnUNetTrainer):
                 self.on_validation_epoch_start()
                 self.on_validation_epoch_end([self.validation_step(next(self.dataloader_val))])
             self.on_epoch_end()
-            self.minutes = (time.monotonic() - began) / 60
+            self.steps, self.minutes = EPOCH_STEPS * (epoch + 1), (time.monotonic() - began) / 60
             if self.minutes > 1.05 * MINUTES:
                 break
-        self.steps += EPOCH_STEPS
         self.on_train_end()
 
 
