@@ -39,6 +39,9 @@ def train(
         Literal["here", "slurm"], typer.Option("--on", help="Where to train: here, or as a SLURM job (site.yaml: slurm).")
     ] = "here",
     folds: Annotated[bool, typer.Option("--folds", help="With --on slurm: one job of an array for each fold left out.")] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=0, help="So many processes share each step (0: as site.training_processes).")
+    ] = 0,
     overrides: Overrides = None,
     folder: Folder = None,
     json: Json = False,
@@ -46,7 +49,7 @@ def train(
 ) -> None:
     """Train the study's network; goes on by itself where an interrupted run stopped."""
     _check_going_on(fresh=fresh, resume=resume, or_start=or_start, seeds=seeds, on=on)
-    overrides = [*(overrides or []), *(["train.deterministic=true"] if deterministic else [])]
+    overrides = _changed(overrides or [], processes=processes, deterministic=deterministic)
     config = options.load_config(study, overrides, folder)
     found = options.find_dataset(config, dataset)
     if folds and on == "here":
@@ -66,6 +69,7 @@ def train(
         return show.as_json(planned) if json else show.plan(planned, verb="train")
     if seeds > 1:
         return _seeds(config, found, count=seeds, fresh=fresh, json=json)
+    _join(config, found)
     with bars(quiet=json) as progress:
         run = step(config, found, progress=progress, fresh=fresh, resume=resume and not or_start)
     mirrored(config, quiet=json)
@@ -107,6 +111,21 @@ def _control(config: "Config", run: "Run", *, json: bool) -> None:
         return show.as_json({"transfer": digest, **found.model_dump(mode="json")})
     show.run(run)
     return show_transfer(found, digest)
+
+
+def _changed(overrides: list[str], *, processes: int, deterministic: bool) -> list[str]:
+    """The overrides, with those that have options of their own."""
+    shared = [f"site.training_processes={processes}"] if processes else []
+    return [*overrides, *shared, *(["train.deterministic=true"] if deterministic else [])]
+
+
+def _join(config: "Config", dataset: "Dataset") -> None:
+    """In the tasks of a SLURM step other than the first, compute with that one and end."""
+    from bedside.train.pipeline import join
+
+    status = join(config, dataset)
+    if status is not None:
+        raise typer.Exit(status)
 
 
 def _check_going_on(*, fresh: bool, resume: bool, or_start: bool, seeds: int, on: str) -> None:

@@ -86,8 +86,8 @@ class RunRecord(Record):
         schedule: the first plan, and each correction where the machine turned out slower or faster than it began. A run with
             one entry is repeated exactly with `train.steps`.
         curve: loss, and score of the left-out fold where there is one.
-        incidents: what the training had to deal with; cost: what it took; threads: that computed; deterministic: whether every
-            operation was one that repeats to the bit.
+        incidents: what the training had to deal with; cost: what it took; threads: that computed, in each of `processes`;
+            deterministic: whether every operation was one that repeats to the bit.
         precision: that "auto" was resolved to; "" where a version before it was recorded trained.
         parent: digest of the weights that it began with; "" where it began by chance; begun: what of them fitted.
     """
@@ -110,6 +110,7 @@ class RunRecord(Record):
     incidents: tuple[Incident, ...] = ()
     cost: Cost = Cost()
     threads: int = 0
+    processes: int = 1
     deterministic: bool = False
     precision: str = ""
     parent: str = ""

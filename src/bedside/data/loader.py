@@ -60,10 +60,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the batch of a step."""
+    """All that decides the batch of a step; with `rows` only these patches of it are made, with the same bytes."""
 
     sampler: PatchSampler
     augment: Augmentation
+    rows: tuple[int, ...] | None = None
 
     def make(self, step: int) -> Batch:
         """Cut and augment the batch of a step (counted from 0)."""
@@ -71,8 +72,17 @@ class Recipe:
         sampler = self.sampler
         images, labels = sampler.draw(step)
         rng = np.random.default_rng((sampler.seed, step, 3))
-        images, labels = augment(images, labels, draw_changes(self.augment, sampler.batch, sampler.patch, rng))
+        changes = draw_changes(self.augment, sampler.batch, sampler.patch, rng)
+        if self.rows is not None:
+            rows = list(self.rows)
+            images, labels, changes = images[rows], labels[rows], changes.of(rows)
+        images, labels = augment(images, labels, changes)
         return Batch(images, labels, time.perf_counter() - started)
+
+    def cases(self, step: int) -> tuple[str, ...]:
+        """The pseudonyms of the cases in what is made for a step, patch by patch."""
+        names = self.sampler.cases(step)
+        return names if self.rows is None else tuple(names[row] for row in self.rows)
 
     def told(self) -> bytes:
         """The recipe as a worker is told it."""
@@ -82,7 +92,7 @@ class Recipe:
             raise ValueError("workers open prepared cases from disk; cases in memory need a loader without workers")
         drawn = {"patch": sampler.patch, "batch": sampler.batch, "foreground": sampler.foreground, "seed": sampler.seed}
         changed = self.augment.model_dump(mode="json")
-        return json.dumps({"folders": [*map(str, folders)], "drawn": drawn, "augment": changed}).encode()
+        return json.dumps({"folders": [*map(str, folders)], "drawn": drawn, "augment": changed, "rows": self.rows}).encode()
 
     @classmethod
     def heard(cls, data: bytes) -> "Recipe":
@@ -91,7 +101,8 @@ class Recipe:
         drawn = told["drawn"]
         examples = _Opened(tuple(map(Path, told["folders"])))
         sampler = PatchSampler(examples, tuple(drawn["patch"]), drawn["batch"], drawn["foreground"], drawn["seed"])
-        return cls(sampler, Augmentation.model_validate(told["augment"]))
+        rows = told["rows"]
+        return cls(sampler, Augmentation.model_validate(told["augment"]), None if rows is None else tuple(rows))
 
 
 @dataclass(frozen=True)

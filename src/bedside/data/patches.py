@@ -130,7 +130,7 @@ class Changes:
     Attributes:
         affine: (B, 3, 4) in the patch's -1..1 coordinates, or None.
         noise: (B,) standard deviation; scale: (B,) and shift: (B,) of intensity; gamma: (B,); blur: (B,) voxels.
-        seed: of the noise values.
+        seed: of the noise values; passed_over: (B,) how many noisy patches, which others make, come before each; None: none.
     """
 
     affine: NDArray[np.float32] | None
@@ -140,6 +140,15 @@ class Changes:
     gamma: NDArray[np.float32]
     blur: NDArray[np.float32]
     seed: int
+    passed_over: NDArray[np.int64] | None = None
+
+    def of(self, rows: list[int]) -> "Changes":
+        """The changes of some patches of the batch, in ascending order."""
+        noisy = np.concatenate([[0], np.cumsum(self.noise > 0)])
+        starts = [0, *(row + 1 for row in rows[:-1])]
+        kept = {name: getattr(self, name)[rows] for name in ("noise", "scale", "shift", "gamma", "blur")}
+        affine = None if self.affine is None else self.affine[rows]
+        return Changes(affine=affine, **kept, seed=self.seed, passed_over=noisy[rows] - noisy[starts])
 
 
 def draw_changes(settings: Augmentation, batch: int, patch: Patch, rng: np.random.Generator) -> Changes:
@@ -223,6 +232,8 @@ def _change_intensity(images: torch.Tensor, changes: Changes) -> torch.Tensor:
     generator = torch.Generator().manual_seed(changes.seed)
     result = torch.empty_like(images)
     for index, image in enumerate(images):
+        for _ in range(0 if changes.passed_over is None else int(changes.passed_over[index])):
+            torch.randn(image.shape, generator=generator)
         patch = result[index].copy_(_blurred(image, float(changes.blur[index])))
         if changes.gamma[index] != 1.0:
             low, high = patch.min(), patch.max()

@@ -36,7 +36,7 @@ class Position(Record):
     Attributes:
         step: steps done; total_steps: the whole schedule, measured once and then fixed.
         seconds: spent so far in all sittings; resumed: how often it was taken up again.
-        precision: what "auto" was resolved to.
+        precision: what "auto" was resolved to; processes: that computed together.
         seconds_per_step: as measured at the start.
         best_score: of the left-out fold, or None.
         schedule: the plan and its corrections.
@@ -51,15 +51,16 @@ class Position(Record):
     seconds: float
     resumed: int
     precision: str
-    seconds_per_step: float
-    best_score: float | None
-    schedule: tuple[PlannedSteps, ...]
-    curve: tuple[CurvePoint, ...]
+    seconds_per_step: float = 0.0
+    best_score: float | None = None
+    schedule: tuple[PlannedSteps, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     losses: tuple[float, int] = (0.0, 0)
     micro_batch: int | None = None
     patch: tuple[int, int, int] | None = None
     bad_steps: int = 0
     returned_to: int | None = None
+    processes: int = 1
     incidents: tuple[Incident, ...] = ()
     cost: Cost = Cost()
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
-from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
-from bedside.core.errors import IntegrityError
+from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.lesson import PLAIN, Lesson, Moment
 from bedside.core.plan import Plan
 from bedside.core.task import Task
@@ -22,6 +22,7 @@ from bedside.data.loader import Batch, Recipe
 from bedside.data.patches import PatchSampler
 from bedside.networks.deep import loss_of
 from bedside.train.adapt import Layers
+from bedside.train.distributed import ALONE, Ranks
 
 Precision = str
 CLIP_NORM = 12.0
@@ -46,6 +47,7 @@ class Learner:
         net: the network; ema: the exponential moving average of its weights, the one that is kept.
         precision: "bf16", "fp16" (with a gradient scaler) or "fp32".
         layers: which weights learn when and how fast; None: all, always, alike.
+        ranks: the processes that compute together.
         lesson: what the task brings beside its loss; whole: what is trained, the network or what the lesson put around it.
         bad_steps: how many steps in a row were skipped, because loss or gradient was not finite.
     """
@@ -56,6 +58,7 @@ class Learner:
     plan: Plan
     precision: Precision
     layers: Layers | None = None
+    ranks: Ranks = ALONE
     lesson: Lesson = PLAIN
     whole: nn.Module = field(init=False)
     ema: nn.Module = field(init=False)
@@ -63,6 +66,7 @@ class Learner:
     bad_steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        self.ranks.begin(self.plan, self.net, precision=self.precision, layers=self.layers)
         self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self.whole = self._wrapped()
@@ -78,14 +82,21 @@ class Learner:
             self.optimizer.add_param_group({"params": beside})
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = self._fabric = self._make_fabric()
-        self._net, self._optimizer = fabric.setup(self.whole, self.optimizer)
+        with self.ranks.exchange():
+            self._net, self._optimizer = fabric.setup(self.whole, self.optimizer)
         self._net.train()
         self.ema.eval()
 
     def _wrapped(self) -> nn.Module:
-        """The network as the lesson wants it trained."""
+        """The network as the lesson wants it trained.
+
+        Raises:
+            UsageError: PROCESSES, when several processes compute.
+        """
         if self.lesson is PLAIN:
             return self.net
+        if not self.ranks.alone:
+            raise UsageError("This task is learned in one process only; take --processes 1.", code="PROCESSES")
         sample = torch.zeros(1, self.sampler.examples[0].image.shape[0], *self.plan.patch)
         return self.lesson.wrap(self.net, sample)
 
@@ -96,20 +107,24 @@ class Learner:
         return {name: value for name, value in every if id(value) not in own}
 
     def _make_fabric(self) -> Fabric:
-        """One process: where it runs, as in a job of a cluster, changes nothing."""
+        """Alone, where it runs, as in a job of a cluster, changes nothing; with others each process is a node of its own."""
         self.scaler = torch.amp.GradScaler("cpu") if self.precision == "fp16" else None
-        here = LightningEnvironment()
+        here, strategy, nodes = self.ranks.environment, self.ranks.fabric_strategy, self.ranks.count
         if self.scaler is not None:
             mixed = MixedPrecision("16-mixed", device="cpu", scaler=self.scaler)
-            return Fabric(accelerator="cpu", devices=1, plugins=[here, mixed])
-        precision = "bf16-mixed" if self.precision == "bf16" else "32-true"
-        return Fabric(accelerator="cpu", devices=1, precision=precision, plugins=[here])
+            fabric = Fabric(accelerator="cpu", strategy=strategy, devices=1, num_nodes=nodes, plugins=[here, mixed])
+        else:
+            reduced: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if self.precision == "bf16" else "32-true"
+            fabric = Fabric(accelerator="cpu", strategy=strategy, devices=1, num_nodes=nodes, precision=reduced, plugins=[here])
+        fabric.launch()
+        return fabric
 
     def step(self, number: int, total: int, batch: Batch | None = None) -> float:
         """Do step `number` (from 0) of `total` with its batch (None: made here) and return its loss.
 
         A step whose loss or gradient is not finite changes nothing and is counted in `bad_steps`.
         """
+        self.ranks.tell("step", number=number, total=total, timed=batch is None)
         images, labels = self.batch(number) if batch is None else (batch.images, batch.labels)
         moment = self._moment(number, total, len(images))
         images, labels = self.lesson.show(images, labels, moment)
@@ -121,7 +136,9 @@ class Learner:
         if self.layers is not None:
             self.layers.freeze(self.net, number / total)
         self._optimizer.zero_grad()
-        value = self._gradients(images, labels, moment)
+        with self.ranks.exchange():
+            self.ranks.check_equal(self.net, number)
+            value = self._gradients(images, labels, moment)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM)
@@ -139,18 +156,21 @@ class Learner:
         return Moment(number, total, self.plan.seed, names, tuple(range(count)))
 
     def _gradients(self, images: torch.Tensor, labels: torch.Tensor, moment: Moment | None = None) -> float:
-        """Add up the gradients of the batch, a micro-batch at a time, and return the mean loss."""
-        size = self.plan.micro_batch
-        value, share = 0.0, size / self.plan.batch
+        """Add up the gradients of the batch, a micro-batch at a time, over all ranks, and return the mean loss."""
+        ranks, share = self.ranks, self.ranks.share(self.plan)
+        value, weight, left = 0.0, self.plan.micro_batch / self.plan.batch, len(share.pieces)
         moment, done = moment or self._moment(0, 1, len(images)), 0
-        for some, truth in zip(torch.split(images, size), torch.split(labels, size), strict=True):
-            loss = loss_of(self.task.loss, self._net(some), truth)
-            added = self.lesson.added(self.whole, moment.of(range(done, done + len(some))))
-            loss = (loss if added is None else loss + added) * share
-            self._fabric.backward(loss)
+        for some, truth in zip(torch.split(images, [*share.pieces]), torch.split(labels, [*share.pieces]), strict=True):
+            left -= 1
+            with self._fabric.no_backward_sync(self._net, enabled=left > 0):
+                output, target = ranks.whole(self._net(some), truth, share)
+                loss = loss_of(self.task.loss, output, target)
+                added = self.lesson.added(self.whole, moment.of(range(done, done + len(some))))
+                loss = (loss if added is None else loss + added) * weight
+                self._fabric.backward(loss if ranks.alone else loss * ranks.count)  # Fabric takes the mean over ranks
             done += len(some)
             value += float(loss.detach())
-        return value
+        return ranks.agreed(value, share)
 
     def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The augmented batch of a step: images (B, C, I, J, K) channels-last, labels (B, I, J, K)."""
@@ -160,7 +180,7 @@ class Learner:
     @property
     def recipe(self) -> Recipe:
         """What makes the batches."""
-        return Recipe(self.sampler, self.plan.augment)
+        return Recipe(self.sampler, self.plan.augment, None if self.ranks.alone else self.ranks.share(self.plan).rows)
 
     def _may_scale_down(self) -> bool:
         """Whether the scaler, which skips the step itself, has room to try a smaller scale."""
@@ -221,6 +241,8 @@ class Learner:
         self.optimizer.load_state_dict(whole)
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(dict(scaler))
+        wanted = {name: value for name, value in self.tensors().items() if not name.startswith("ema.")}
+        self.ranks.send(wanted, scaler=self.scaler_state())
 
     @torch.no_grad()
     def _restore_beside(self, tensors: Mapping[str, torch.Tensor]) -> None:

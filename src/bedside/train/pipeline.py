@@ -31,6 +31,7 @@ from bedside.train.begin import beginning, settled
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
 from bedside.train.classroom import lesson_for
+from bedside.train.company import company, follow_slurm, processes_here, slurm_ranks
 from bedside.train.fingerprint import check_labels
 from bedside.train.meter import peak_memory_mb
 from bedside.train.planned import fresh_plan, keep_plan, kept_plan
@@ -90,12 +91,20 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
     examples, left_out = _examples(config, dataset, planned, progress)
     start, layers = beginning(config, planned, examples[0].image.shape[0])
     lesson, replay = lesson_for(config, dataset, planned), kept_replay(folder)
-    sitting = Sitting(
-        study, planned, folder, progress, examples, left_out, config.site, start, layers, replay=replay, lesson=lesson
-    )
-    with _computing(config, planned):
+    with _computing(config, planned), company(study, config.site, examples) as ranks:
+        given = (study, planned, folder, progress, examples, left_out, config.site, start, layers)
+        sitting = Sitting(*given, replay=replay, ranks=ranks, lesson=lesson)
         sitting.run()
     return _store(config, dataset, sitting)
+
+
+def join(config: Config, dataset: Dataset) -> int | None:
+    """In a task of a SLURM step other than its first: compute with that one, and return the exit status; None elsewhere."""
+    if not slurm_ranks()[0]:
+        return None
+    if finished(config.workspace, settled(config, keep=False).study, dataset) is not None:
+        return 0
+    return follow_slurm(config.study.train.stall_seconds)
 
 
 @contextmanager
@@ -106,7 +115,8 @@ def _computing(config: Config, planned: Plan) -> Iterator[None]:
     """
     repeats = config.study.train.deterministic
     before = torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(planned.machine.cores if repeats else config.site.threads or len(os.sched_getaffinity(0)))
+    threads = planned.machine.cores if repeats else config.site.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, threads // processes_here(config.site)))
     torch.use_deterministic_algorithms(repeats or before)
     try:
         yield
@@ -238,6 +248,7 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
         incidents=position.incidents,
         cost=position.cost,
         threads=torch.get_num_threads(),
+        processes=position.processes,
         deterministic=study.train.deterministic,
         precision=position.precision,
         parent=study.train.parent or "",

@@ -28,6 +28,7 @@ from bedside.train.checkpoint import (
     save_checkpoint,
     settings,
 )
+from bedside.train.distributed import ALONE, RankError, Ranks
 from bedside.train.loop import Learner, fastest_precision, moments
 from bedside.train.memory import is_out_of_memory, release, smaller
 from bedside.train.meter import Meter, peak_memory_mb
@@ -56,8 +57,8 @@ class Sitting:
         study: what is asked; planned: what is done; folder: of the checkpoints; progress: listener.
         examples: to learn from; left_out: to validate on, may be empty.
         site: how many processes make batches.
+        ranks: the processes that compute together, this is the first; lesson: what the task brings beside its loss.
         start: weights to begin with; layers: which of them learn when; replay: a schedule to follow to the step.
-        lesson: what the task brings beside its loss.
         plan: as planned, or smaller where memory ran out.
     """
 
@@ -71,6 +72,7 @@ class Sitting:
     start: Start | None = None
     layers: Layers | None = None
     replay: Replay | None = None
+    ranks: Ranks = ALONE
     lesson: Lesson = PLAIN
     plan: Plan = field(init=False)
     learner: Learner = field(init=False)
@@ -97,6 +99,9 @@ class Sitting:
             self._open_loader()
             try:
                 self._work(stop)
+            except RankError:
+                self._save()
+                raise
             except NoBatchError as error:
                 self._save()
                 raise stalled(error, self.loader, folder=self.folder, step=self.position.step) from error
@@ -149,17 +154,8 @@ class Sitting:
                 noted_at = now
 
     def _begin(self) -> None:
-        self.position = Position(
-            step=0,
-            total_steps=0,
-            seconds=0.0,
-            resumed=0,
-            precision="fp32",
-            seconds_per_step=0.0,
-            best_score=None,
-            schedule=(),
-            curve=(),
-        )
+        count = self.ranks.count
+        self.position = Position(step=0, total_steps=0, seconds=0.0, resumed=0, precision="fp32", processes=count)
         self.meter = Meter(Cost(), self.site.watts_per_core)
         while True:
             try:
@@ -191,6 +187,7 @@ class Sitting:
 
     def _resume(self, found: Checkpoint) -> None:
         check_same(self.planned, found)
+        self.ranks.check_count(found.position.processes)
         self.position = found.position.model_copy(update={"resumed": found.position.resumed + 1})
         self.meter = Meter(found.position.cost, self.site.watts_per_core)
         smaller = {name: value for name in ("micro_batch", "patch") if (value := getattr(found.position, name)) is not None}
@@ -214,7 +211,7 @@ class Sitting:
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
         if self.start is not None:
             self.start.begin(net)
-        return Learner(net, task, self._sampler(), plan, precision, self.layers, self.lesson)
+        return Learner(net, task, self._sampler(), plan, precision, self.layers, self.ranks, self.lesson)
 
     def _sampler(self) -> PatchSampler:
         plan = self.plan
@@ -254,6 +251,7 @@ class Sitting:
 
     def _make_smaller(self) -> None:
         """Take the next rung down and carry everything over; fails when there is none."""
+        self.ranks.check_alone_for_less_memory()
         self.plan, incident = smaller(self.plan, self.position.step)
         patch = self.plan.patch if self.plan.patch != self.planned.patch else None
         micro = self.plan.micro_batch if self.plan.micro_batch != self.planned.micro_batch else None
@@ -272,7 +270,8 @@ class Sitting:
     def _skipped(self, batch: Batch) -> None:
         """Say which cases a step was skipped for; return to the last good state after three in a row."""
         step, names = self.position.step, self.learner.sampler.cases(self.position.step)
-        broken = tuple(name for name, image in zip(names, batch.images, strict=True) if not bool(torch.isfinite(image).all()))
+        own = zip(self.learner.recipe.cases(step), batch.images, strict=True)
+        broken = tuple(name for name, image in own if not bool(torch.isfinite(image).all()))
         said = "a voxel of its cases is not finite" if broken else "the loss or its gradient is not finite"
         self._note("NOT_FINITE", f"step {step} was skipped: {said}", broken or names)
         if self.learner.bad_steps >= MOST_BAD_STEPS:
