@@ -1,4 +1,4 @@
-"""Trainings by several processes, forked from one that has imported what they need; prints one JSON line for each.
+"""Trainings by several processes, one after the other; prints one JSON line for each.
 
 Takes a dataset's digest and triples of a study folder, a number of processes and what happens at step 5: "plain" nothing, "kill"
 the second process is killed, "stop" it is suspended, "signal" this process gets SIGTERM, "tamper" a weight of this process
@@ -29,9 +29,11 @@ from bedside.train.sitting import Sitting
 AT = 5
 
 
+plain_start, plain_advance = together._Follower.start, Sitting._advance
+
+
 def arm(what: str) -> None:
     crew = []
-    plain_start, plain_advance = together._Follower.start, Sitting._advance
 
     def start(*given, **named):
         crew.append(plain_start(*given, **named))
@@ -88,16 +90,11 @@ def gradients(config, dataset: Dataset) -> dict[str, float]:
 
 def main(digest: str, *words: str) -> None:
     torch.set_num_threads(1)
-    load(words[0]).study.network.build(1, 2)  # what it imports is imported once
     for folder, processes, what in zip(words[::3], words[1::3], words[2::3], strict=True):
-        child = os.fork()
-        if child == 0:
-            config = load(folder, overrides=[f"site.training_processes={processes}"])
-            dataset = Dataset(digest, config.workspace)
-            found = gradients(config, dataset) if what == "gradient" else said(config, dataset, what)
-            print(json.dumps(found), flush=True)
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0, folder
+        config = load(folder, overrides=[f"site.training_processes={processes}"])
+        dataset = Dataset(digest, config.workspace)
+        found = gradients(config, dataset) if what == "gradient" else said(config, dataset, what)
+        print(json.dumps(found), flush=True)
 
 
 main(*sys.argv[1:])

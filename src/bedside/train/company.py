@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,6 +43,7 @@ from bedside.train.signals import STOPPING
 LOOPBACK = "127.0.0.1"
 MEET_HOURS = 2
 """Tasks of a SLURM step wait so long for the first, which prepares the cases."""
+LOOK_SECONDS = 0.1
 END_SECONDS, STATE_SECONDS = 5.0, 2.0
 TRANSPORT = (distributed.DistError,)
 _START = (
@@ -140,6 +141,7 @@ def company(study: Study, site: Site, examples: list[Example]) -> Iterator[Ranks
     ranks = Ranks(0, count, strategy=site.strategy, store=store, states=lambda: _ended(crew))
     told = {"study": study.model_dump(mode="json"), "site": site.model_dump(mode="json")}
     try:
+        _await(ranks, crew)
         with _met(ranks, seconds, loopback=not by_slurm):
             ranks.tell("begin", **told, folders=[str(example.folder) for example in examples], threads=torch.get_num_threads())
             try:
@@ -151,6 +153,28 @@ def company(study: Study, site: Site, examples: list[Example]) -> Iterator[Ranks
     finally:
         for one in crew:
             one.end()
+
+
+def _await(ranks: Ranks, crew: Sequence[_Follower]) -> None:
+    """Wait until the others have imported what they need, which takes a busy machine minutes; not for one that has ended.
+
+    Raises:
+        ResourceError: RANK.
+    """
+    assert ranks.store is not None
+    until = time.monotonic() + 3600 * MEET_HOURS
+    while not ranks.store.check([f"here/{rank}" for rank in range(1, ranks.count)]):
+        if time.monotonic() > until or any(one.process.poll() is not None for one in crew):
+            raise _not_met(ranks)
+        time.sleep(LOOK_SECONDS)
+
+
+def _not_met(ranks: Ranks) -> ResourceError:
+    return ResourceError(
+        f"The {ranks.count} processes of this training did not meet ({'; '.join(ranks.states()) or 'no answer'}); see whether"
+        " memory is short, or take fewer.",
+        code="RANK",
+    )
 
 
 def _part(ranks: Ranks) -> None:
@@ -193,11 +217,7 @@ def _met(ranks: Ranks, seconds: float, *, loopback: bool) -> Iterator[None]:
             limit = timedelta(seconds=seconds)
             distributed.init_process_group("gloo", store=ranks.store, rank=ranks.rank, world_size=ranks.count, timeout=limit)
         except RuntimeError as error:
-            raise ResourceError(
-                f"The {ranks.count} processes of this training did not meet ({'; '.join(ranks.states()) or 'no answer'}); see"
-                " whether memory is short, or take fewer.",
-                code="RANK",
-            ) from error
+            raise _not_met(ranks) from error
         yield
     finally:
         if distributed.is_initialized():
@@ -221,10 +241,11 @@ def follow_slurm(seconds: float) -> int:
 def follow(ranks: Ranks, seconds: float, *, loopback: bool) -> int:
     """Do what rank 0 says until it says that it is done."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    assert ranks.store is not None
     try:
+        ranks.store.set(f"here/{ranks.rank}", "1")
         with _met(ranks, seconds, loopback=loopback):
             _Followed(ranks).run()
-            assert ranks.store is not None
             ranks.store.set(f"gone/{ranks.rank}", "1")
     except BedsideError as error:
         sys.stderr.write(f"{error.sentence}\n")
@@ -271,9 +292,9 @@ class _Followed:
             ema = {f"ema.{name[4:]}": value for name, value in tensors.items() if name.startswith("net.")}
             learner.restore(tensors | ema, cast("dict[str, float] | None", told["scaler"]))
             return
-        number, total = cast("int", told["number"]), cast("int", told["total"])
+        number, total, timed = self.ranks.hear_step(told)
         randomness.seed_all((learner.plan.seed * 1_000_003 + number) * self.ranks.count + self.ranks.rank)
-        learner.step(number, total, None if told["timed"] else self._loaded(learner).take(number))
+        learner.step(number, total, None if timed else self._loaded(learner).take(number))
 
     def _made(self, plan: Plan, precision: str, layers: Layers | None) -> Learner:
         task, network = cast("Task", self.study.task), cast("Network", plan.network)

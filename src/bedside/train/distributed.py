@@ -90,6 +90,7 @@ class Ranks:
     store: Store | None = None
     states: Callable[[], list[str]] = list
     _told: int = field(default=0, init=False)
+    _compared: bool = field(default=False, init=False)
 
     @property
     def alone(self) -> bool:
@@ -199,12 +200,12 @@ class Ranks:
         return float(total)
 
     def check_equal(self, net: nn.Module, step: int) -> None:
-        """Compare the weights of all ranks by their hash, every `CHECKED_EVERY` steps.
+        """Compare the weights of all ranks by their hash, in steps for which rank 0 has said so.
 
         Raises:
             IntegrityError: RANKS_DIFFER.
         """
-        if self.alone or step % CHECKED_EVERY:
+        if self.alone or not self._compared:
             return
         digest = hashlib.sha256()
         for value in net.state_dict().values():
@@ -231,6 +232,17 @@ class Ranks:
             if self._told > 1:
                 self.store.delete_key(f"told/{self._told - 2}")  # whatever was told before the last is done by all
         self._told += 1
+
+    def tell_step(self, number: int, total: int, *, timed: bool) -> None:
+        """Rank 0 says that a step is next, and whether weights are compared before it: every `CHECKED_EVERY` steps."""
+        if not self.rank:
+            self._compared = number % CHECKED_EVERY == 0
+        self.tell("step", number=number, total=total, timed=timed, compared=self._compared)
+
+    def hear_step(self, told: Mapping[str, JsonValue]) -> tuple[int, int, bool]:
+        """A follower's side of `tell_step`: number, total, whether it is timed."""
+        self._compared = bool(told["compared"])
+        return int(str(told["number"])), int(str(told["total"])), bool(told["timed"])
 
     def hear(self) -> dict[str, JsonValue]:
         """The next thing that rank 0 says, whenever it comes.

@@ -124,7 +124,7 @@ class Learner:
 
         A step whose loss or gradient is not finite changes nothing and is counted in `bad_steps`.
         """
-        self.ranks.tell("step", number=number, total=total, timed=batch is None)
+        self.ranks.tell_step(number, total, timed=batch is None)
         images, labels = self.batch(number) if batch is None else (batch.images, batch.labels)
         moment = self._moment(number, total, len(images))
         images, labels = self.lesson.show(images, labels, moment)
