@@ -3,17 +3,20 @@
 The wheels are generated, the installers are the real ones, and nothing is asked of a network.
 """
 
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from bedside.adapters import installers as found
+from bedside.adapters import rebuild
 from bedside.adapters.rebuild import LOCK, LOG, build, described, lock_of
-from bedside.core.errors import ResourceError, UsageError
+from bedside.core.errors import Interrupted, ResourceError, UsageError
 
 HERE = ".".join(map(str, sys.version_info[:3]))
 
@@ -164,6 +167,32 @@ def test_an_index_that_does_not_answer_is_said(told, tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="No package index answered") as caught:
         build(tmp_path / "again", {"alpha": "1.0"}, python=HERE)
     assert caught.value.code == "NO_INDEX"
+
+
+def test_an_installer_that_is_stopped_leaves_nothing_running(tmp_path):
+    """pip --python works in a second process, which would go on writing into the environment."""
+    second = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    first = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {second!r}])"
+
+    def stop(*_: object) -> None:
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            raise Interrupted("stopped")
+        signal.alarm(1)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(1)
+    try:
+        with pytest.raises(Interrupted):
+            rebuild._ask([sys.executable, "-c", first])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    for _ in range(100):
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the second process goes on")
 
 
 def test_another_python_is_wrong_use(tmp_path):

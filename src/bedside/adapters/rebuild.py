@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -106,18 +107,10 @@ def _by_any(folder: Path, interpreter: Path, packages: Mapping[str, str]) -> str
     said = ""
     for installer in installers():
         _make(folder)
-        asked = subprocess.run(  # noqa: S603 - names and versions
-            installer.command(interpreter, folder / WANTED),
-            env=_environ(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        words = asked.stdout.decode(errors="replace")
+        code, words = _ask(installer.command(interpreter, folder / WANTED))
         said += f"--- {installer.name}\n{words}\n"
         write_atomic(folder / LOG, said.encode(), doing="keeping the installer's message")
-        if asked.returncode == 0:
+        if code == 0:
             problem = _unlike(interpreter, packages)
             if not problem:
                 return " as ".join([installer.name, *(f"{name} {why}" for name, why in refused.items())])
@@ -128,6 +121,24 @@ def _by_any(folder: Path, interpreter: Path, packages: Mapping[str, str]) -> str
         refused[installer.name] = problem
     shutil.rmtree(folder / ".venv", ignore_errors=True)
     raise _refusal(refused)
+
+
+def _ask(command: Sequence[str]) -> tuple[int, str]:
+    """Run an installer: how it ended, and its words. pip works in a process of its own, so both end where this one is stopped."""
+    with subprocess.Popen(  # noqa: S603 - names and versions
+        command,
+        env=_environ(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    ) as running:
+        try:
+            words, _ = running.communicate()
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+    return running.returncode, words.decode(errors="replace")
 
 
 def _make(folder: Path) -> None:
