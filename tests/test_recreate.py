@@ -212,13 +212,29 @@ def test_a_run_that_the_ledger_does_not_know_is_wrong_use(config, name):
         find_run(config.workspace, name)
 
 
-def test_without_a_package_index_it_is_said(config, run, monkeypatch, tmp_path):
-    monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+def test_without_a_package_index_it_is_said(config, run, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
     environment = {**run.record.environment, "packages": {"numpy": "2.4.0"}}
     with pytest.raises(ResourceError, match="No package index answered") as caught:
         recreate(config, edited(config, run, environment=environment), rebuild=True)
     assert caught.value.code == "NO_INDEX"
+
+
+@pytest.mark.slow
+def test_a_run_done_again_in_an_environment_that_was_built_for_it_is_the_same_to_the_bit(config, run):
+    """All recorded packages, torch in its build, from the indexes that this machine is configured for: two minutes, 1.6 GB."""
+    try:
+        found = recreate(config, run, rebuild=True)
+    except ResourceError as error:
+        if error.code != "NO_INDEX":
+            raise
+        pytest.skip("NO PACKAGE INDEX ANSWERED: configure one for pip or uv")
+    assert (found.same, found.environment_same) == (True, True)
+    assert found.built.startswith(f"{len(run.record.environment['packages']) - 1} packages by ")
+    again = recreate(config, run, rebuild=True)
+    assert again.built.endswith("kept from before")
 
 
 def command(monkeypatch, capsys, *arguments):

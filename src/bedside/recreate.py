@@ -93,11 +93,12 @@ def recreate(
     if before is not None:
         study = study.model_copy(update={"evaluate": _settings(before)})
     second = lay_out(config, run, folder, study=study, model=score_only)
-    interpreter = None
+    interpreter, said = None, ""
     if rebuild:
         progress.start("building the run's environment", None)
         packages = cast("dict[str, str]", record.environment.get("packages", {}))
-        interpreter = build(folder, packages, python=str(record.environment.get("python", "")))
+        built = build(folder, packages, python=str(record.environment.get("python", "")))
+        interpreter, said = built.python, built.said
     now = environment().model_dump(mode="json") if interpreter is None else described(folder, interpreter)
     if before is not None:
         found = _scored_again(config, run, second, before=before, interpreter=interpreter, progress=progress)
@@ -106,6 +107,7 @@ def recreate(
     found = found.model_copy(
         update={
             "environment_same": digest_json(now) == record.environment_digest,
+            "built": said,
             "differences": (*_said(record.environment, now, code=record.commit), *found.differences),
         }
     )

@@ -7,6 +7,7 @@ one: else the comparison would favour one side.
 from bedside.core.config import Config
 from bedside.core.dataset import Dataset
 from bedside.core.errors import UsageError
+from bedside.core.labels import check_meeting
 from bedside.core.progress import SILENT, Progress
 from bedside.core.run import Run
 from bedside.core.transfer import Compared, Retrained, RetrainPlan
@@ -14,7 +15,7 @@ from bedside.evaluate.measure import over_labels
 from bedside.evaluate.pipeline import evaluate
 from bedside.metrics.intervals import bootstrap_interval
 from bedside.promote.policy import freeze
-from bedside.train.again import frozen_plan, frozen_study
+from bedside.train.again import frozen_plan, frozen_study, study_of
 from bedside.train.repeat import train_as
 from bedside.transfer import check_judgeable, judge_transfer, paired
 
@@ -25,6 +26,7 @@ _MOST_NAMED = 3
 def plan(config: Config, run: Run, dataset: Dataset, *, fine_tune: bool = False, control: bool = False) -> RetrainPlan:
     """Say what `retrain` would do, without doing it; refuses what `retrain` would refuse."""
     before = Dataset(run.record.dataset, config.workspace)
+    _check_task(config, run)
     check_frozen(before, dataset)
     _check_control(run, fine_tune=fine_tune, control=control)
     return RetrainPlan(
@@ -49,14 +51,24 @@ def _check_control(run: Run, *, fine_tune: bool, control: bool) -> None:
         check_judgeable(run.model if fine_tune else "", frozen_study(run.record).train.fold)
 
 
+def _check_task(config: Config, run: Run) -> None:
+    was, now = (str(getattr(study.task, "part_name", "")) for study in (study_of(run.record), config.study))
+    if was != now:
+        raise UsageError(
+            f"The study's task was {was} and is {now} now; retrain repeats the old one, so set it back, or run bedside train.",
+            code="OTHER_TASK",
+        )
+
+
 def check_frozen(before: Dataset, now: Dataset) -> None:
-    """Refuse a version in which the test set of the old one is not what it was.
+    """Refuse a version with other structures, or one in which the test set of the old one is not what it was.
 
     Raises:
-        UsageError: SAME_DATA; TEST_SET, with how many patients moved, and the names of some (pseudonyms).
+        UsageError: SAME_DATA; LABEL_MAP; TEST_SET, with how many patients moved, and the names of some (pseudonyms).
     """
     if before.digest == now.digest:
         raise UsageError("The run was trained on this version already; ingest the new cases first (--add).", code="SAME_DATA")
+    check_meeting(before.contract.label_map, now.contract.label_map, ())
     old, new = set(before.splits.test), set(now.splits.test)
     learned = {patient for fold in before.splits.folds for patient in fold}
     lost, leaked = sorted(old - new), sorted(learned & new)
@@ -88,10 +100,12 @@ def retrain(
         progress: listener.
 
     Raises:
-        UsageError: SAME_DATA or TEST_SET (see `check_frozen`), NO_PARENT, NO_FOLD; and what `train` and `evaluate` raise.
+        UsageError: SAME_DATA, LABEL_MAP or TEST_SET (see `check_frozen`), OTHER_TASK, NO_PARENT, NO_FOLD; and what `train` and
+            `evaluate` raise.
     """
     record = run.record
     before = Dataset(record.dataset, config.workspace)
+    _check_task(config, run)
     check_frozen(before, dataset)
     _check_control(run, fine_tune=fine_tune, control=control)
     study = frozen_study(record)

@@ -1,9 +1,115 @@
 """Provenance: what is not in the ledger is not proven, and every gap is named."""
 
+import pytest
+
 from bedside.core.config import Promote
-from bedside.core.digest import digest_json
+from bedside.core.contract import Contract
+from bedside.core.custody import PARENT
+from bedside.core.dataset import CaseRecord, Manifest, Splits, VolumeRecord
+from bedside.core.digest import canonical_json, digest_json
 from bedside.promote.gates.provenance import Provenance
+from bedside.promote.pipeline import judge
 from bedside.promote.policy import freeze, freezing
+
+OLD = Splits(test=("a", "b"), folds=(("c", "d"), ("e", "f")))
+GROWN = Splits(test=("a", "b", "g"), folds=(("c", "d", "h"), ("e", "f")))
+ALONE = Promote.model_validate({"gates": [{"name": "provenance"}]})
+
+
+def version(study, splits, *, before="", accept=True):
+    """Put a version of a dataset into the store, and into the ledger what ingest would write: its own cases and its parent."""
+    patients = [*splits.test, *(patient for fold in splits.folds for patient in fold)]
+    eye = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
+    image = VolumeRecord(file="image.npy", affine=eye, shape=(1, 2, 2, 2), source="0" * 64, geometry="sform")
+    manifest = Manifest(
+        study="line",
+        contract=Contract(modality="MR", spacing_mm=(0.5, 2.0), labels={"background": 0, "bone": 1}),
+        cases=tuple(CaseRecord(id=name, patient=name, volumes={"image": image}) for name in sorted(patients)),
+        splits=splits,
+        received=len(patients),
+        accepted=len(patients),
+        rejected={},
+        duplicates=0,
+        parent=before,
+    )
+    with study.workspace.staging() as staged:
+        (staged / "manifest.json").write_bytes(canonical_json(manifest.model_dump(mode="json")))
+        digest = study.workspace.put(staged)
+    known = {name for event in study.ledger.events() if event.action == "ingested" for name in event.inputs}
+    own = {name: digest_json(["case", name]) for name in sorted(set(patients) - known)}
+    for case in own.values() if accept else ():
+        study.ledger.append("case_accepted", inputs={"image": case}, outputs={"case": case})
+    study.ledger.append("ingested", inputs={**({PARENT: before} if before else {}), **own}, outputs={"dataset": digest})
+    return digest
+
+
+def judged(study, model, dataset):
+    """The gate's verdict on a model scored on a dataset, with what the store holds, as `promote` asks it."""
+    scores = {"bone": dict.fromkeys(("a", "b"), 0.9)}
+    study.rules = ALONE
+    freeze(study.ledger, ALONE)
+    return judge(model, study.evaluate(model, scores, dataset=dataset), ALONE).verdicts[0]
+
+
+@pytest.mark.parametrize("between", [0, 2])
+def test_a_model_of_an_earlier_version_passes_on_a_later_one_that_tests_nobody_it_learned_from(study, between):
+    old = newest = version(study, OLD)
+    for number in range(between):
+        newest = version(study, OLD.model_copy(update={"folds": (("c", "d", f"x{number}"), ("e", "f"))}), before=newest)
+    verdict = judged(study, study.train("old", dataset=old), version(study, GROWN, before=newest))
+    assert verdict.passed, verdict.because
+    assert (
+        f"leads from the model back to 6 accepted scans through code cccccccccccc and the earlier version {old[:12]}"
+        in verdict.because
+    )
+
+
+def test_a_model_of_an_earlier_version_is_refused_where_somebody_it_learned_from_is_tested(study):
+    old = version(study, OLD)
+    later = version(study, Splits(test=("a", "b", "c"), folds=(("d", "g"), ("e", "f"))), before=old)
+    verdict = judged(study, study.train("old", dataset=old), later)
+    assert not verdict.passed
+    assert f"1 patients of the test split (c) were in a fold of {old[:12]}" in verdict.because
+
+
+def test_a_model_of_a_later_version_is_refused_on_an_earlier_one(study):
+    old = version(study, OLD)
+    later = version(study, GROWN, before=old)
+    model = study.train("new", dataset=later)
+    verdict = judged(study, model, old)
+    assert not verdict.passed
+    assert "another dataset than the one it was scored on" in verdict.because
+    assert judged(study, model, later).passed
+
+
+def test_fine_tuning_on_a_later_version_keeps_its_origin(study):
+    old = version(study, OLD)
+    later = version(study, GROWN, before=old)
+    parent, model = study.train("parent", dataset=old), study.model("tuned")
+    inputs = {"dataset": later, "parent": parent.digest}
+    study.ledger.append("trained", inputs=inputs, outputs={"model": model.digest}, facts={"commit": "c" * 40})
+    assert judged(study, model, later).passed
+    assert not judged(study, model, old).passed
+
+
+def test_a_gap_anywhere_in_the_line_of_versions_is_named(study):
+    old = version(study, OLD, accept=False)
+    later = version(study, GROWN, before=old)
+    assert "6 of 6 cases of the dataset were never accepted" in judged(study, study.train("old", dataset=old), later).because
+    lost = digest_json("never ingested")
+    orphan = version(study, GROWN.model_copy(update={"test": ("a", "b")}), before=lost)
+    verdict = judged(study, study.train("orphan", dataset=orphan), orphan)
+    assert not verdict.passed
+    assert f"no ingest in the ledger made the dataset {lost[:12]}" in verdict.because
+
+
+def test_an_earlier_version_whose_splits_nobody_can_read_proves_nothing(study):
+    old = version(study, OLD)
+    later = version(study, GROWN, before=old)
+    (study.workspace.store / old).rename(study.workspace.store / "elsewhere")
+    verdict = judged(study, study.train("old", dataset=old), later)
+    assert not verdict.passed
+    assert f"the store has not got the splits of the dataset {old[:12]}" in verdict.because
 
 
 def test_a_model_whose_whole_chain_is_there_passes_and_the_sentence_counts_the_scans(study, near):

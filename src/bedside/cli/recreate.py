@@ -63,6 +63,8 @@ def _show(found: "Recreated") -> None:
     verdict = "the same" if found.same else "within the noise" if found.agrees else "NOT the same"
     table = Table(title=f"run {found.run[:12]} {found.how} again: {verdict}", show_header=False)
     table.add_row("environment", "as recorded" if found.environment_same else "another one")
+    if found.built:
+        table.add_row("  built of", found.built)
     for line in found.differences:
         table.add_row("  differs", line)
     if found.weights_was:

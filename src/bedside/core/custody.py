@@ -8,6 +8,9 @@ from bedside.core.ledger import Event, Verification
 from bedside.core.record import Record
 from bedside.core.workspace import Workspace
 
+PARENT = "version before"
+"""Role of the parent among the inputs of an `ingested` event; no case can have this name, for it has a space in it."""
+
 
 class History(Record):
     """What `verify` gives back: the state of the chain, the events behind one value, and the stored bytes that were checked.
@@ -45,6 +48,15 @@ def lineage(events: Iterable[Event], subject: str) -> tuple[Event, ...]:
             found[event.seq] = event
             wanted.extend(event.inputs.values())
     return tuple(found[seq] for seq in sorted(found))
+
+
+def versions(events: Iterable[Event], dataset: str) -> tuple[str, ...]:
+    """A dataset and the versions that it was made from one after the other (`ingest --add`, `datasets --drop`), newest first."""
+    before = {event.outputs.get("dataset", ""): event.inputs.get(PARENT, "") for event in events if event.action == "ingested"}
+    found = [dataset]
+    while (parent := before.get(found[-1], "")) and parent not in found:
+        found.append(parent)
+    return tuple(found)
 
 
 class Value(Protocol):

@@ -18,6 +18,7 @@ class Recreated(Record):
         metric: what the scores are; score_was, score_now: of both; None where weights are equal and nothing had to be scored.
         tolerance: largest difference of scores that counts as none; tolerance_from: where it comes from.
         environment_same: whether the environment has the recorded digest; differences: what differs, code included.
+        built: of which packages, by which installer and in how many seconds the environment was made; "" where none was.
         because: one sentence with what decided.
     """
 
@@ -37,6 +38,7 @@ class Recreated(Record):
     tolerance_from: str = ""
     environment_same: bool
     differences: tuple[str, ...]
+    built: str = ""
     because: str
 
 

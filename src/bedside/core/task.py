@@ -1,6 +1,6 @@
 """Protocols of the parts that steps are written against."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from bedside.core.case import Case, Prediction
 from bedside.core.contract import Contract
+from bedside.core.dataset import Splits
 from bedside.core.evidence import Evidence, Verdict
 from bedside.core.ledger import Event, Verification
 from bedside.core.model import Model
@@ -127,6 +128,14 @@ class GateInput(Protocol):
     @property
     def rules(self) -> str:
         """Digest of the promotion rules now in force."""
+        ...
+
+    @property
+    def splits(self) -> Mapping[str, Splits]:
+        """Who was in which split, by digest of the dataset: of all that the candidate was trained or scored on and the store has.
+
+        Empty where it was trained on nothing but the dataset that it was scored on.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pydantic import JsonValue
 
 from bedside.core.config import Promote
+from bedside.core.custody import PARENT
 from bedside.core.dataset import CaseRecord, Manifest
 from bedside.core.digest import digest_json
 from bedside.core.errors import disk_errors
@@ -15,9 +16,6 @@ from bedside.core.ledger import Entry
 from bedside.core.workspace import Workspace
 from bedside.ingest.assess import Accepted
 from bedside.ingest.quarantine import Refusal
-
-PARENT = "version before"
-"""Role of the parent among the inputs of an `ingested` event; no case can have this name, for it has a space in it."""
 
 
 class Records:

@@ -1,9 +1,12 @@
 """Put a model into production, if every gate lets it through."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 from bedside.core.config import Promote
+from bedside.core.custody import lineage
+from bedside.core.dataset import Dataset, Splits
 from bedside.core.digest import canonical_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.evidence import Evidence, Verdict, load_evidence
@@ -26,6 +29,7 @@ class Given:
     chain: Verification
     history: tuple[Event, ...]
     rules: str
+    splits: Mapping[str, Splits] = field(default_factory=dict)
 
 
 class Promotion(Record):
@@ -97,7 +101,8 @@ def judge(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
     history = tuple(workspace.ledger.events())
     recorded = _recorded(workspace, history, model, evidence)
     baseline = _baseline(workspace, history, evidence, _baseline_model(rules, present))
-    given = Given(evidence, baseline, workspace.ledger.verify(), history, rules.digest())
+    splits = _splits(workspace, history, evidence)
+    given = Given(evidence, baseline, workspace.ledger.verify(), history, rules.digest(), splits)
     verdicts = tuple(cast("Gate", gate).judge(given) for gate in rules.gates)
     passed = all(verdict.passed for verdict in verdicts)
     if passed and not given.chain.intact:
@@ -110,6 +115,15 @@ def judge(model: Model, evidence: Evidence, rules: Promote) -> Promotion:
         rules=given.rules,
         baseline=baseline.model if baseline else "",
     )
+
+
+def _splits(workspace: Workspace, history: tuple[Event, ...], evidence: Evidence) -> dict[str, Splits]:
+    """The splits of all that a model was trained or scored on; nothing is read where that is one dataset."""
+    trained = {event.inputs.get("dataset", "") for event in lineage(history, evidence.model) if event.action == "trained"}
+    if trained <= {evidence.dataset}:
+        return {}
+    here = [digest for digest in sorted({*trained, evidence.dataset} - {""}) if (workspace.store / digest).is_dir()]
+    return {digest: Dataset(digest, workspace).splits for digest in here}
 
 
 def newest_evidence(workspace: Workspace, model: str, *, dataset: str, split: str) -> Evidence | None:

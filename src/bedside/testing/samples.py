@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 
 from bedside.core.case import Case
 from bedside.core.contract import Contract
-from bedside.core.dataset import CaseRecord, VolumeRecord
+from bedside.core.dataset import CaseRecord, Splits, VolumeRecord
 from bedside.core.evidence import CaseTiming, Evidence, Interval
 from bedside.core.ledger import GENESIS, Event, Verification
 from bedside.core.lesson import Classroom, Teacher
@@ -33,6 +33,7 @@ class GateExample:
     chain: Verification
     history: tuple[Event, ...]
     rules: str
+    splits: Mapping[str, Splits] = field(default_factory=dict)
 
 
 def sample_case() -> Case:
