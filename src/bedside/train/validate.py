@@ -2,14 +2,16 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from bedside.core.labels import FIRST_CODE
+from bedside.core.labels import FIRST_CODE, UNANNOTATED
 from bedside.core.lesson import Lesson, Moment, needs_labels
 from bedside.core.task import FloatArray, Task
 from bedside.data.patches import Example, PatchSampler
 from bedside.engines.wrap import SlidingWindow
 from bedside.metrics.overlap import dice
+from bedside.tasks.annotation import partial_of, possible
 
 DRAWS = 4
 """Patches of each case by which a task without masks is judged."""
@@ -46,9 +48,19 @@ def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patc
     scores = []
     for example in examples:
         answer, _ = task.decode(window(np.asarray(example.image)))
-        label = np.asarray(example.label)
-        annotated = label < FIRST_CODE
-        structures = range(1, max(2, int(label[annotated].max(initial=0)) + 1))
-        found = [dice((answer == index) & annotated, label == index) for index in structures]
-        scores.append(float(np.mean(found)))
+        scores.append(_mean_dice(answer, np.asarray(example.label), task))
     return float(np.mean(scores))
+
+
+def _mean_dice(answer: NDArray[np.generic], label: NDArray[np.uint8], task: Task) -> float:
+    """Mean over the structures that were annotated, each over the voxels that are known to be or not to be of it."""
+    rules = partial_of(task)
+    most = int(label[label < FIRST_CODE].max(initial=1))
+    may_be = possible(1 + max([most, *(id for rule in rules for id in rule.structures)]), rules)
+    codes = [code for code in np.unique(label).tolist() if FIRST_CODE <= code < UNANNOTATED]
+    looked_for = [index for index in range(1, may_be.shape[1]) if not may_be[codes, index].any()]
+    found = []
+    for index in [index for index in looked_for if index <= most] or looked_for:
+        known = (label == index) | ~may_be[:, index][label]
+        found.append(dice((answer == index) & known, label == index))
+    return float(np.mean(found))
