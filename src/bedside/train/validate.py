@@ -9,6 +9,7 @@ from bedside.core.labels import FIRST_CODE, UNANNOTATED
 from bedside.core.lesson import Lesson, Moment, needs_labels
 from bedside.core.task import FloatArray, Task
 from bedside.data.patches import Example, PatchSampler
+from bedside.engines.windows import Box
 from bedside.engines.wrap import SlidingWindow
 from bedside.metrics.overlap import dice
 from bedside.tasks.annotation import partial_of, possible
@@ -17,7 +18,7 @@ DRAWS = 4
 """Patches of each case by which a task without masks is judged."""
 
 
-def score(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, patch: tuple[int, int, int]) -> float:
+def score(net: nn.Module, example: Example, task: Task, lesson: Lesson, patch: tuple[int, int, int]) -> float:
     """What one left-out case says of weights, larger for better: its Dice, or where there are no masks minus the loss."""
     if needs_labels(task):
         return foreground_dice(net, [example], task=task, patch=patch)
@@ -37,7 +38,10 @@ def mean_loss(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, p
 
 
 def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patch: tuple[int, int, int]) -> float:
-    """Mean Dice over structures and cases, for choosing among weights; a missed structure counts as 0."""
+    """Mean Dice over structures and cases, for choosing among weights; a missed structure counts as 0.
+
+    Of a case no more is held than the windows that overlap, whatever its length.
+    """
 
     @torch.inference_mode()
     def forward(windows: FloatArray) -> FloatArray:
@@ -47,8 +51,14 @@ def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patc
     window = SlidingWindow(forward, patch=patch, overlap=0.25, activate=task.activate)
     scores = []
     for example in examples:
-        answer, _ = task.decode(window(np.asarray(example.image)))
-        scores.append(_mean_dice(answer, np.asarray(example.label), task))
+        label = np.asarray(example.label)
+        answer = np.zeros_like(label)
+
+        def take(box: Box, values: FloatArray, answer: NDArray[np.uint8] = answer) -> None:
+            answer[box] = task.decode(values)[0]
+
+        window.stream(example.image, take)
+        scores.append(_mean_dice(answer, label, task))
     return float(np.mean(scores))
 
 
