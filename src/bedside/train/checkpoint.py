@@ -36,7 +36,7 @@ class Position(Record):
     Attributes:
         step: steps done; total_steps: the whole schedule, measured once and then fixed.
         seconds: spent so far in all sittings; resumed: how often it was taken up again.
-        precision: what "auto" was resolved to; compile: whether steps are compiled, None: nobody asked.
+        precision: what "auto" was resolved to.
         seconds_per_step: as measured at the start.
         best_score: of the left-out fold, or None.
         schedule: the plan and its corrections.
@@ -44,6 +44,7 @@ class Position(Record):
         micro_batch, patch, and the window that cases are scored in: smaller than planned, for want of memory; None: as planned.
         bad_steps: how many steps in a row were skipped until here; returned_to: step of the state that was last returned to.
         incidents: what had to be dealt with; cost: what it took so far.
+        compile: whether steps are compiled, and why; None: nobody asked.
     """
 
     step: int
@@ -61,9 +62,9 @@ class Position(Record):
     window: tuple[int, int, int] | None = None
     bad_steps: int = 0
     returned_to: int | None = None
-    compile: Choice | None = None
     incidents: tuple[Incident, ...] = ()
     cost: Cost = Cost()
+    compile: Choice | None = None
 
 
 @dataclass(frozen=True, eq=False)
