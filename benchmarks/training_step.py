@@ -1,6 +1,6 @@
 """Seconds per training step, ours against nnU-Net's for the same patch, batch, width and depth, in alternating turns.
 
-python benchmarks/training_step.py --peer PYTHON [--patch 40 56 40 --batch 9] [--precision fp32]
+python benchmarks/training_step.py --peer PYTHON [--patch 40 56 40 --batch 9] [--precision fp32] [--compile]
 
 PYTHON is the interpreter of an environment with torch, nnunetv2 and dynamic_network_architectures (installed without their
 dependencies; with a processor's torch leave out torchvision and timm). Ours is the whole of `Learner.step`: cutting and
@@ -43,7 +43,7 @@ class Peer:
 class Ours:
     """A learner on made-up cases; `shares` says where its time goes."""
 
-    def __init__(self, given: argparse.Namespace, precision: str, threads: int) -> None:
+    def __init__(self, given: argparse.Namespace, precision: str, threads: int, *, compiled: bool = False) -> None:
         import torch
 
         from bedside.core.config import Augmentation
@@ -52,6 +52,7 @@ class Ours:
         from bedside.data.patches import Example, PatchSampler, find_foreground
         from bedside.networks.unet import DynUNet
         from bedside.tasks.segmentation import Segmentation
+        from bedside.train.compiling import compile_steps
         from bedside.train.loop import Learner
 
         torch.set_num_threads(threads)
@@ -81,6 +82,10 @@ class Ours:
         sampler = PatchSampler(examples, plan.patch, plan.batch, plan.foreground, plan.seed)
         self.learner = Learner(network.build(1, CLASSES), Segmentation(), sampler, plan, precision)
         self.done = 0
+        if compiled:
+            begun = time.perf_counter()
+            compile_steps(self.learner)
+            print(f"compiled {precision} in {time.perf_counter() - begun:.0f} s")
 
     def steps(self, count: int) -> list[float]:
         seconds = []
@@ -110,11 +115,14 @@ def main() -> None:
     arguments.add_argument("--levels", type=int, default=4)
     arguments.add_argument("--heads", type=int, default=2, help="levels of deep supervision of ours; nnU-Net's has levels - 2")
     arguments.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    arguments.add_argument("--compile", action="store_true", help="time ours compiled (train.compile: on) too")
     arguments.add_argument("--turns", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=2, help="steps of each in one turn")
     given = arguments.parse_args()
     threads = len(os.sched_getaffinity(0))
     sides = {f"bedside {precision}": Ours(given, precision, threads) for precision in given.precision}
+    for precision in given.precision if given.compile else ():
+        sides[f"bedside {precision} compiled"] = Ours(given, precision, threads, compiled=True)
     runners: dict[str, Ours | Peer] = dict(sides)
     if given.peer:
         runners["nnU-Net fp32"] = Peer(given.peer, given, threads)

@@ -81,11 +81,17 @@ def dataset(workspace: Workspace, planned: Sequence[Planned], *, split: str = "t
         return Dataset(workspace.put(staged), workspace)
 
 
-def model(workspace: Workspace, *, write: Callable[[Path], None] | None = None, labels: Mapping[str, int] = LABELS) -> Model:
+def model(
+    workspace: Workspace,
+    *,
+    write: Callable[[Path], None] | None = None,
+    labels: Mapping[str, int] = LABELS,
+    partial: Sequence[Mapping[str, object]] = (),
+) -> Model:
     spec = ModelSpec(
         study="boxes",
         format="safetensors",
-        task={"name": "segmentation"},
+        task={"name": "segmentation", "partial": list(partial)},
         network={"name": "unet", "features": 2, "levels": 2, "residual_units": 0},
         contract=CONTRACT.model_copy(update={"labels": dict(labels)}),
         preprocessing=Preprocessing(),
@@ -154,10 +160,16 @@ class Study:
         return model(self.workspace, **changes)
 
     def evaluate(
-        self, planned: Sequence[Planned], fake: Fake | None = None, *, split: str = "test", **settings: object
+        self,
+        planned: Sequence[Planned],
+        fake: Fake | None = None,
+        *,
+        split: str = "test",
+        partial: Sequence[Mapping[str, object]] = (),
+        **settings: object,
     ) -> Evidence:
         cases = self.dataset(planned, split="test" if split == "test" else "fold").cases(split)
-        return evaluate_predictor(fake or Fake(), self.model(), cases, **settings)
+        return evaluate_predictor(fake or Fake(), self.model(partial=partial), cases, **settings)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Trainings in processes of their own, forked from one that has imported what they need; prints one JSON line for each.
 
-Takes a dataset's digest and pairs of a study folder and a number of MB of address space that its training may map beyond what
-it has when its steps begin, until they end (0: no limit).
+Takes a dataset's digest and pairs of a study folder and a limit: the method of `Sitting` while which its training may map no
+more than so many MB of address space beyond what it has when it begins, as "_work:90", or "free".
 """
 
 import json
@@ -20,23 +20,26 @@ from bedside.train.pipeline import train
 from bedside.train.sitting import Sitting
 
 
-def limit(megabytes: int) -> None:
-    """Let steps begin under a limit."""
-    plain = Sitting._work
+def limit(name: str, megabytes: int) -> None:
+    """Let a method of a sitting run under a limit."""
+    plain = getattr(Sitting, name)
 
-    def work(self, stop):
+    def limited(self, stop):
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (mapped + megabytes * 1_000_000, resource.RLIM_INFINITY))
-        plain(self, stop)
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        try:
+            return plain(self, stop)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    Sitting._work = work
+    setattr(Sitting, name, limited)
 
 
-def said(folder: str, dataset: str, megabytes: int) -> dict[str, object]:
+def said(folder: str, dataset: str, wanted: str) -> dict[str, object]:
     config = load(folder)
-    if megabytes:
-        limit(megabytes)
+    if wanted != "free":
+        name, _, megabytes = wanted.partition(":")
+        limit(name, int(megabytes))
     try:
         run = train(config, Dataset(dataset, config.workspace))
     except BedsideError as error:
@@ -46,16 +49,17 @@ def said(folder: str, dataset: str, megabytes: int) -> dict[str, object]:
         "incidents": [[incident.step, incident.code, incident.said] for incident in run.record.incidents],
         "plan": [run.record.plan.batch, run.record.plan.micro_batch, run.record.plan.patch],
         "threads": run.record.threads,
+        "scores": [point.score for point in run.record.curve if point.score is not None],
     }
 
 
 def main(dataset: str, *pairs: str) -> None:
     torch.set_num_threads(1)
     load(pairs[0]).study.network.build(1, 2)  # what it imports is imported once
-    for folder, megabytes in zip(pairs[::2], pairs[1::2], strict=True):
+    for folder, wanted in zip(pairs[::2], pairs[1::2], strict=True):
         child = os.fork()
         if child == 0:
-            print(json.dumps(said(folder, dataset, int(megabytes))), flush=True)
+            print(json.dumps(said(folder, dataset, wanted)), flush=True)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0, folder
 

@@ -47,7 +47,7 @@ def at_step(monkeypatch, step: int, do) -> None:
     plain, done = sitting.Learner._gradients, []
 
     def gradients(self, *given):
-        if self.at == step and not done:
+        if getattr(self, "at", None) == step and not done:
             done.append(True)
             do(self)
         return plain(self, *given)
@@ -323,23 +323,29 @@ def test_apart_a_deterministic_training_repeats_to_the_bit_and_one_without_memor
     fixed = load(config.workspace.folder, overrides=["train.deterministic=true", "train.fold=0"])
     expected = train(fixed, dataset)
     pairs = []
-    for name, megabytes, settings_ in (
-        ("fixed", 0, {"deterministic": True, "fold": 0}),
-        ("starved", 90, {"steps": 2, "batch": 24, "patch": [64, 32, 32], "memory_gb": 8.0}),
+    scored = {"steps": 2, "batch": 1, "patch": [64, 64, 64], "fold": 0, "validations": 1, "memory_gb": 8.0}
+    for name, limit, settings_ in (
+        ("fixed", "free", {"deterministic": True, "fold": 0}),
+        ("starved", "_work:90", {"steps": 2, "batch": 24, "patch": [64, 32, 32], "memory_gb": 8.0}),
+        ("crowded", "_score:8", scored),
     ):
         folder = write_study(tmp_path / name, **settings_)
         (folder / "store").symlink_to(config.workspace.store)
-        pairs += [str(folder), str(megabytes)]
+        pairs += [str(folder), limit]
     command = [sys.executable, str(Path(__file__).with_name("apart.py")), dataset.digest, *pairs]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    same, starved = map(json.loads, done.stdout.splitlines())
+    same, starved, crowded = map(json.loads, done.stdout.splitlines())
     assert same["weights"] == weights(expected)
     assert same["threads"] == expected.record.threads == expected.record.plan.machine.cores
     assert {code for _, code, _ in starved["incidents"]} == {"SMALLER"}
     assert starved["plan"][0] == 24
     assert starved["plan"][1] < 24
+    assert [(step, code) for step, code, _ in crowded["incidents"]] == [(2, "SMALLER")]
+    assert "windows of 64 x 64 x 64" in crowded["incidents"][0][2]
+    assert crowded["plan"] == [1, 1, [64, 64, 64]]
+    assert len(crowded["scores"]) == 1
 
 
 def test_a_training_with_workers_gives_the_weights_of_one_without(tmp_path, config, dataset, whole):

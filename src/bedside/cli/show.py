@@ -135,9 +135,12 @@ def run(value: "Run") -> None:
 
 def evidence(value: "Evidence", digest: str) -> None:
     """Scores with their intervals; worst cases first."""
+    from bedside.evaluate.measure import MEAN, over_labels
+
     units = {item.name: item.unit for item in value.definitions}
     table = Table(title=f"model {value.model[:12]} on {value.split}: mean [{_percent(value)} interval over patients]")
-    labels = list(next(iter(value.summaries.values())))
+    lead = next(iter(value.scores))
+    labels = list(value.summaries[lead])
     table.add_column("metric")
     for label in labels:
         table.add_column(label, justify="right")
@@ -146,12 +149,13 @@ def evidence(value: "Evidence", digest: str) -> None:
         table.add_row(metric.removesuffix("_mm").removesuffix("_ml") + unit, *(_interval(row[label]) for label in labels))
     out = console()
     out.print(table)
-    lead = next(iter(value.scores))
-    n = next(iter(value.summaries[lead].values())).n
+    n = value.summaries[lead][MEAN].n
     missed, invented = (sum(map(len, group.values())) for group in (value.missed, value.hallucinated))
     out.print(f"n = {n} patients; missed structures: {missed}; hallucinated structures: {invented}; evidence {digest[:12]}")
-    rows = value.scores[lead].values()
-    mean = {patient: sum(row[patient] for row in rows) / len(rows) for patient in next(iter(rows))}
+    counts = {label: len(row) for label, row in value.scores[lead].items()}
+    if set(counts.values()) != {n}:
+        out.print(f"scored only where annotated: {', '.join(f'{label} n = {count}' for label, count in counts.items())}")
+    mean = over_labels(value.scores[lead])
     worst = sorted(mean.items(), key=lambda item: item[1])[:3]
     out.print(f"worst by {lead}: " + ", ".join(f"{patient} {score:.3f}" for patient, score in worst))
     seconds = sorted(timing.seconds for timing in value.timings.values())

@@ -157,6 +157,7 @@ class Train(Record):
         fold: the fold that is left out and validated on; None: train on every development case, keep the last weights.
         precision: of the forward and backward pass; "auto" times both at the start and keeps the faster (bf16 pays only where
             the processor has instructions for it).
+        compile: whether steps run as code compiled for this machine; "auto" times both ways where the budget is in minutes.
         learning_rate, weight_decay: of AdamW; the rate warms up and falls to zero over the budget along a cosine.
         ema: decay of the exponential moving average of the weights, which is what is kept; None: by the length of the training.
         foreground: share of patches centred on a labelled voxel.
@@ -178,6 +179,7 @@ class Train(Record):
     micro_batch: PositiveInt | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    compile: Literal["auto", "on", "off"] = "off"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     ema: Fraction | None = None

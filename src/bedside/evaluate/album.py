@@ -31,7 +31,9 @@ class Album:
     scoring: Scoring
 
     def keep(self, case: Case, found: CaseScores, answer: NDArray[np.generic]) -> None:
-        """Write the picture of one case; `answer` is (I, J, K)."""
+        """Write the picture of one case in which something was annotated; `answer` is (I, J, K)."""
+        if not found.scored:
+            return
         reference = np.asarray(case.volumes["label"].array[0])
         leading = self.scoring.definitions[0]
         rows = found.values[leading.name]
@@ -49,7 +51,7 @@ class Album:
         with disk_errors("keeping pictures"):
             target.mkdir(parents=True, exist_ok=True)
             for name, patient in zip(PICTURED, (order[0], order[len(order) // 2]), strict=True):
-                own = [case for case in measured if case.patient == patient]
+                own = [case for case in measured if case.patient == patient and case.scored]
                 chosen = pick(own, key=lambda case: case.mean(leading.name))
                 shutil.copyfile(self.folder / f"{chosen.case}.npz", target / f"{name}.npz")
 

@@ -58,7 +58,7 @@ def labels_of(evidence: Evidence) -> tuple[str, ...]:
 
 def distribution_image(evidence: Evidence) -> Image:
     """Every metric of every patient."""
-    labels = labels_of(evidence)
+    labels = [label for label in labels_of(evidence) if evidence.scores[evidence.definitions[0].name][label]]
     spreads = [
         Spread(definition, {label: evidence.scores[definition.name][label] for label in labels}, charged(evidence))
         for definition in evidence.definitions
@@ -91,6 +91,7 @@ def _picture(evidence: Evidence, which: str, picture: Picture, structures: Seque
     scores = ", ".join(
         f"{words(label)} {number(evidence.scores[leading.name][label][picture.patient], leading)}"
         for label in labels_of(evidence)
+        if picture.patient in evidence.scores[leading.name][label]
     )
     what = f"{which.capitalize()} patient: {picture.patient} (case {picture.case})"
     focus = words(picture.focus)

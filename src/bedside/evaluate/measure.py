@@ -2,6 +2,9 @@
 
 A case that the predictor refuses is not dropped. It is charged as if nothing had been found: every structure it has counts as
 missed, a structure it does not have earns no credit either, and `CaseScores.failed` holds the code of the refusal.
+
+Only what somebody looked for is scored: a voxel that nobody annotated never changes a score, and a structure has no score in a
+case where `task.partial` says that it was not annotated, whatever the model finds there.
 """
 
 from collections import defaultdict
@@ -22,6 +25,7 @@ from bedside.core.task import Predictor
 from bedside.evaluate.memory import peak_mb, reset_peak
 from bedside.metrics.intervals import bootstrap_interval
 from bedside.metrics.segmentation import DEFINITIONS, score
+from bedside.tasks.annotation import Partial, annotated_in
 
 MEAN = "mean"
 DEFAULTS = Evaluate()
@@ -38,11 +42,13 @@ class Scoring:
         structures: names by training id, background first.
         metrics: names, the leading one first.
         tolerance_mm: of the surface Dice.
+        partial: cases in which only some structures were annotated.
     """
 
     structures: tuple[str, ...]
     metrics: tuple[str, ...]
     tolerance_mm: float
+    partial: tuple[Partial, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -61,8 +67,8 @@ class CaseScores:
 
     Attributes:
         case, patient, site, scanner: as in the dataset.
-        values: metric -> label -> value.
-        missed, hallucinated: labels.
+        values: metric -> label -> value, of the labels that were annotated in the case.
+        missed, hallucinated: of these labels.
         timing: of the prediction, end to end.
         failed: why the case could not be predicted (the code of the refusal), or "".
     """
@@ -77,8 +83,13 @@ class CaseScores:
     timing: CaseTiming
     failed: str = ""
 
+    @property
+    def scored(self) -> bool:
+        """Whether anything was annotated in the case."""
+        return any(self.values.values())
+
     def mean(self, metric: str) -> float:
-        """The mean over labels."""
+        """The mean over the labels that were annotated; at least one must be."""
         return float(np.mean(list(self.values[metric].values())))
 
 
@@ -104,7 +115,8 @@ def measure(
         progress: told of every case.
 
     Raises:
-        UsageError: there are no cases, or one has no mask.
+        UsageError: there are no cases (NO_CASES), one has no mask (NO_LABEL), or nothing was annotated in any (NOT_ANNOTATED).
+        InputRejected: LABEL_PARTIAL: a mask holds a structure that `task.partial` says was not annotated.
         BedsideError: a metric gave a number that is not finite, which is a defect of the metric.
     """
     if not len(cases):
@@ -116,9 +128,16 @@ def measure(
         measured.append(found)
         if keep is not None:
             keep(case, found, answer)
-        leading = scoring.metrics[0]
-        progress.advance(float(done), f"{case.id}: {leading} {found.mean(leading):.3f}{' (failed)' if found.failed else ''}")
+        progress.advance(float(done), f"{case.id}: {_said(found, scoring.metrics[0])}")
+    if not any(found.scored for found in measured):
+        raise UsageError("In none of the cases anything was annotated; evaluate on cases that have masks.", code="NOT_ANNOTATED")
     return tuple(measured)
+
+
+def _said(found: CaseScores, leading: str) -> str:
+    if not found.scored:
+        return "nothing annotated"
+    return f"{leading} {found.mean(leading):.3f}{' (failed)' if found.failed else ''}"
 
 
 def _annotated(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -130,6 +149,8 @@ def _annotated(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> NDA
 def _measure_case(predict: Predictor, case: Case, scoring: Scoring) -> tuple[CaseScores, NDArray[np.generic]]:
     if "label" not in case.volumes:
         raise UsageError(f"The case {case.id} has no mask to compare with; evaluate on cases that have one.", code="NO_LABEL")
+    looked_for = annotated_in(case, scoring.partial, len(scoring.labels))
+    labels = [label for number, label in enumerate(scoring.labels, start=1) if number in looked_for]
     reset_peak()
     begun = perf_counter()
     answer, failed = None, ""
@@ -147,12 +168,11 @@ def _measure_case(predict: Predictor, case: Case, scoring: Scoring) -> tuple[Cas
         spacing_mm=case.image.spacing_mm,
         tolerance_mm=scoring.tolerance_mm,
     )
-    values = {metric: {label: scores.values[metric][label] for label in scoring.labels} for metric in scoring.metrics}
+    values = {metric: {label: scores.values[metric][label] for label in labels} for metric in scoring.metrics}
     _check_finite(values)
-    imaginary = frozenset(scores.hallucinated) if answer is not None else frozenset()
-    found = CaseScores(
-        case.id, case.patient, case.site, case.scanner, values, frozenset(scores.missed), imaginary, timing, failed
-    )
+    missed = frozenset(labels) & frozenset(scores.missed)
+    imaginary = frozenset(labels) & frozenset(scores.hallucinated if answer is not None else ())
+    found = CaseScores(case.id, case.patient, case.site, case.scanner, values, missed, imaginary, timing, failed)
     return found, np.zeros_like(reference) if answer is None else answer
 
 
@@ -175,9 +195,12 @@ def _check_finite(values: Mapping[str, Mapping[str, float]]) -> None:
             )
 
 
-def patient_scores(measured: Iterable[CaseScores]) -> Table:
-    """Average the cases of each patient: metric -> label -> patient -> value, in the order in which they were measured."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+def patient_scores(measured: Iterable[CaseScores], scoring: Scoring) -> Table:
+    """Average the cases of each patient: metric -> label -> patient -> value, in the order in which they were measured.
+
+    A structure that was annotated in no case has an empty row.
+    """
+    found = {metric: {label: defaultdict[str, list[float]](list) for label in scoring.labels} for metric in scoring.metrics}
     for case in measured:
         for metric, labels in case.values.items():
             for label, value in labels.items():
@@ -189,20 +212,23 @@ def patient_scores(measured: Iterable[CaseScores]) -> Table:
 
 
 def over_labels(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """From label -> patient -> value to each patient's mean over labels."""
-    patients = next(iter(rows.values()), {})
-    return {patient: float(np.mean([row[patient] for row in rows.values()])) for patient in patients}
+    """From label -> patient -> value to each patient's mean over the labels that were annotated in them."""
+    patients = dict.fromkeys(patient for row in rows.values() for patient in row)
+    return {patient: float(np.mean([row[patient] for row in rows.values() if patient in row])) for patient in patients}
 
 
 def summarise(scores: Table, settings: Evaluate = DEFAULTS) -> dict[str, dict[str, Interval]]:
-    """Mean over patients with its bootstrap interval: metric -> label, and the label "mean" -> interval."""
+    """Mean over patients with its bootstrap interval: metric -> label, and the label "mean" -> interval.
+
+    Each over the patients in whom it was annotated; a label that was annotated in none is left out.
+    """
 
     def interval(patients: Mapping[str, float]) -> Interval:
         values = [patients[name] for name in sorted(patients)]
         return bootstrap_interval(values, confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed)
 
     return {
-        metric: {label: interval(row) for label, row in {**rows, MEAN: over_labels(rows)}.items()}
+        metric: {label: interval(row) for label, row in {**rows, MEAN: over_labels(rows)}.items() if row}
         for metric, rows in scores.items()
     }
 

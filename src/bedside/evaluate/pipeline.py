@@ -2,6 +2,7 @@
 
 A case that the model's contract refuses is not dropped. It is charged as if nothing had been found: every structure it has counts
 as missed, a structure it does not have earns no credit either, and the case is named with its reason in `settings["failed"]`.
+Where the model's task says that only some structures were annotated in a case, only these are scored there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,7 @@ from bedside.core.task import Predictor, Task
 from bedside.core.workspace import Workspace
 from bedside.evaluate.album import Album
 from bedside.evaluate.measure import DEFAULTS, MEAN, CaseScores, Scoring, measure, patient_scores, summarise
+from bedside.tasks.annotation import partial_of
 
 
 def evaluate(
@@ -49,8 +51,8 @@ def evaluate(
         progress: told of every case.
 
     Raises:
-        UsageError: there are no cases (NO_CASES), a case has no mask (NO_LABEL), or model and dataset name other structures
-            (STRUCTURES) or mean others by them (LABEL_MAP).
+        UsageError: there are no cases (NO_CASES), a case has no mask (NO_LABEL), nothing was annotated (NOT_ANNOTATED), or model
+            and dataset name other structures (STRUCTURES) or mean others by them (LABEL_MAP).
         IntegrityError: the bytes of the model or of the dataset have changed.
         ResourceError: the disk is full, or a case needs more memory than there is (MEMORY); nothing half-written is left.
     """
@@ -130,7 +132,8 @@ def _check(model: Model, cases: CaseSequence) -> None:
 def _scoring(model: Model, settings: Evaluate) -> Scoring:
     of_task = {key: value for key, value in model.spec.task.items() if key != "name"}
     task = registry("task").resolve(str(model.spec.task.get("name"))).model_validate(of_task)
-    return Scoring(model.spec.contract.structures, cast("Task", task).metrics, settings.surface_tolerance_mm)
+    metrics = cast("Task", task).metrics
+    return Scoring(model.spec.contract.structures, metrics, settings.surface_tolerance_mm, partial_of(task))
 
 
 def _evidence(
@@ -142,7 +145,7 @@ def _evidence(
     settings: Evaluate,
     engine: Part | None,
 ) -> Evidence:
-    scores = patient_scores(measured)
+    scores = patient_scores(measured, scoring)
     rules, times_read = standing_rules(cases.dataset.workspace.ledger, cases.dataset.digest, cases.split)
     failed: dict[str, JsonValue] = {case.case: case.failed for case in measured if case.failed}
     how: dict[str, JsonValue] = {
@@ -153,6 +156,8 @@ def _evidence(
         "cases": len(measured),
         "test_split_reads": times_read,
         "failed": failed,
+        "partial": [cast("JsonValue", rule.model_dump(mode="json")) for rule in scoring.partial],
+        "unscored": [case.case for case in measured if not case.scored],
     }
     return Evidence(
         model=model.digest,
@@ -166,7 +171,7 @@ def _evidence(
         missed=_patients_of(measured, scoring.labels, lambda case: case.missed),
         hallucinated=_patients_of(measured, scoring.labels, lambda case: case.hallucinated),
         timings={case.case: case.timing for case in measured},
-        groups=_groups(measured),
+        groups=_groups([case for case in measured if case.scored]),
         settings=how,
     )
 
@@ -198,7 +203,7 @@ def _patients_of(
 
 
 def _groups(measured: Sequence[CaseScores]) -> dict[str, dict[str, str]]:
-    """Scanner and site of every patient, where any is known; a patient seen by several is a group of its own."""
+    """Scanner and site of every patient who has a score, where any is known; a patient seen by several is a group of its own."""
     groups: dict[str, dict[str, str]] = {}
     for attribute in ("scanner", "site"):
         found: dict[str, set[str]] = {}

@@ -16,6 +16,7 @@ from bedside.metrics.intervals import bootstrap_interval
 
 SMALL_GROUP = 5
 FEW_PATIENTS = 20
+NOT_SCORED = "\N{EN DASH}"
 SHOWN_FIRST = ("dice", "surface_dice", "hd95_mm")
 
 
@@ -195,6 +196,7 @@ def _notes(evidence: Evidence, workspace: Workspace, digest: str) -> tuple[str, 
     """What a reader must know before believing the numbers."""
     notes: list[str] = []
     patients = evidence.summaries[evidence.definitions[0].name][MEAN].n
+    notes.extend(_annotation_notes(evidence, patients))
     reads = evidence.settings.get("test_split_reads")
     if failed(evidence):
         count = _plural(len(failed(evidence)), "case")
@@ -213,6 +215,23 @@ def _notes(evidence: Evidence, workspace: Workspace, digest: str) -> tuple[str, 
     elif _event(workspace, digest) is None:
         notes.append("This evidence is not in the ledger of the study it was reported in.")
     return tuple(notes)
+
+
+def _annotation_notes(evidence: Evidence, patients: int) -> list[str]:
+    """On how many patients each structure was scored, where these are not the same for all."""
+    rows = evidence.scores[evidence.definitions[0].name]
+    counts = {label: len(rows[label]) for label in labels_of(evidence)}
+    notes = []
+    if set(counts.values()) != {patients}:
+        told = ", ".join(f"{words(label)} on {count}" for label, count in counts.items())
+        notes.append(
+            f"Not every structure was annotated in every patient: of {patients}, {told}. Each is scored only where it was"
+            " annotated, and a patient's mean is over the structures that were."
+        )
+    unscored = evidence.settings.get("unscored")
+    if isinstance(unscored, list) and unscored:
+        notes.append(f"{_plural(len(unscored), 'case')} had no annotated voxel and no score.")
+    return notes
 
 
 def _event(workspace: Workspace, digest: str) -> Event | None:
@@ -248,6 +267,8 @@ def _metric(evidence: Evidence, definition: MetricDefinition) -> MetricRows:
     worst = min if definition.higher_is_better else max
 
     def row(label: str, shown: str, values: Mapping[str, float]) -> SummaryRow:
+        if not values:
+            return SummaryRow(shown, NOT_SCORED, NOT_SCORED, NOT_SCORED, NOT_SCORED, 0, label == MEAN)
         found = evidence.summaries[definition.name][label]
         mean, low, high, last = (number(v, definition) for v in (found.mean, found.low, found.high, worst(values.values())))
         return SummaryRow(shown, mean, low, high, last, found.n, label == MEAN)
@@ -323,11 +344,15 @@ def _costs(evidence: Evidence) -> tuple[CostRow, ...]:
 
 
 def _patient(evidence: Evidence, patient: str, shown: Sequence[MetricDefinition]) -> PatientRow:
+    def said(definition: MetricDefinition, label: str) -> str:
+        row = evidence.scores[definition.name][label]
+        return number(row[patient], definition) if patient in row else NOT_SCORED
+
     return PatientRow(
         patient,
         tuple(
             Cell(
-                number(evidence.scores[definition.name][label][patient], definition),
+                said(definition, label),
                 patient in charged(evidence)[label],
                 place == 0,
             )

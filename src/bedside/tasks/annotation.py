@@ -42,17 +42,49 @@ def target_of(case: Case, partial: Sequence[Partial]) -> NDArray[np.uint8]:
         InputRejected: LABEL_PARTIAL: the mask holds a structure that is said not to have been annotated.
     """
     label = np.asarray(case.volumes["label"].array[0], dtype=np.uint8)
-    for number, rule in enumerate(partial):
-        if rule.holds(case):
-            strange = sorted(set(np.unique(label).tolist()) - {0, UNANNOTATED, *rule.structures})
-            if strange:
-                raise InputRejected(
-                    f"A mask holds the structures {strange}, which task.partial says were not annotated in such cases; list them"
-                    " there.",
-                    code="LABEL_PARTIAL",
-                )
-            return np.where(label == 0, np.uint8(_code(number)), label)
-    return label
+    number = _rule_of(case, partial)
+    if number is None:
+        return label
+    _check_holds(label, partial[number])
+    return np.where(label == 0, np.uint8(_code(number)), label)
+
+
+def annotated_in(case: Case, partial: Sequence[Partial], structures: int) -> frozenset[int]:
+    """The training ids, of 1 to `structures`, that somebody looked for in a case; none where its mask is unannotated throughout.
+
+    Raises:
+        InputRejected: LABEL_PARTIAL: the mask holds a structure that is said not to have been annotated.
+    """
+    label = np.asarray(case.volumes["label"].array[0])
+    if (label == UNANNOTATED).all():
+        return frozenset()
+    number = _rule_of(case, partial)
+    if number is None:
+        return frozenset(range(1, structures + 1))
+    _check_holds(label, partial[number])
+    return frozenset(id for id in partial[number].structures if id <= structures)
+
+
+def partial_of(task: object) -> tuple[Partial, ...]:
+    """The rules of a task; of one that holds others those of the one that answers."""
+    if hasattr(task, "partial"):
+        return tuple(task.partial)
+    inner = getattr(task, "kept", None) or getattr(task, "first", None)
+    return () if inner is None else partial_of(inner)
+
+
+def _rule_of(case: Case, partial: Sequence[Partial]) -> int | None:
+    """The place of the first rule that holds for a case."""
+    return next((number for number, rule in enumerate(partial) if rule.holds(case)), None)
+
+
+def _check_holds(label: NDArray[np.generic], rule: Partial) -> None:
+    strange = sorted(set(np.unique(label).tolist()) - {0, UNANNOTATED, *rule.structures})
+    if strange:
+        raise InputRejected(
+            f"A mask holds the structures {strange}, which task.partial says were not annotated in such cases; list them there.",
+            code="LABEL_PARTIAL",
+        )
 
 
 def possible(channels: int, partial: Sequence[Partial]) -> NDArray[np.bool_]:

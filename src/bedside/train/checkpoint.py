@@ -18,7 +18,7 @@ from safetensors.torch import save
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.files import write_atomic
-from bedside.core.plan import Plan
+from bedside.core.plan import Choice, Plan
 from bedside.core.record import Record
 from bedside.core.run import Cost, CurvePoint, Incident, PlannedSteps
 from bedside.train.randomness import Randomness
@@ -41,9 +41,10 @@ class Position(Record):
         best_score: of the left-out fold, or None.
         schedule: the plan and its corrections.
         losses: sum and number of the losses since the last point of the curve.
-        micro_batch, patch: smaller than planned, for want of memory; None: as planned.
+        micro_batch, patch, and the window that cases are scored in: smaller than planned, for want of memory; None: as planned.
         bad_steps: how many steps in a row were skipped until here; returned_to: step of the state that was last returned to.
         incidents: what had to be dealt with; cost: what it took so far.
+        compile: whether steps are compiled, and why; None: nobody asked.
     """
 
     step: int
@@ -58,11 +59,13 @@ class Position(Record):
     losses: tuple[float, int] = (0.0, 0)
     micro_batch: int | None = None
     patch: tuple[int, int, int] | None = None
+    window: tuple[int, int, int] | None = None
     bad_steps: int = 0
     returned_to: int | None = None
     processes: int = 1
     incidents: tuple[Incident, ...] = ()
     cost: Cost = Cost()
+    compile: Choice | None = None
 
 
 @dataclass(frozen=True, eq=False)

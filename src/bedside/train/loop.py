@@ -194,6 +194,18 @@ class Learner:
         if self.scaler is not None:
             self.scaler.update()
 
+    def rehearse(self) -> None:
+        """Compute the gradients of a step and forget them, so that what has to be compiled for it is compiled."""
+        buffers = [buffer.clone() for buffer in self.net.buffers()]
+        images, labels = self.batch(0)
+        moment = self._moment(0, 1, len(images))
+        images, labels = self.lesson.show(images, labels, moment)
+        self._gradients(images.to(memory_format=torch.channels_last_3d), labels, moment)
+        self._optimizer.zero_grad()
+        with torch.no_grad():
+            for buffer, before in zip(self.net.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+
     @torch.no_grad()
     def _average(self, number: int) -> None:
         """Move the average towards the weights; early on it follows faster, so that it is not held back by the start."""

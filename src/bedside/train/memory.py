@@ -1,6 +1,7 @@
 """What to do when memory runs out in the middle of a training: the same step again, in smaller pieces."""
 
 import gc
+from collections.abc import Callable
 
 import torch
 
@@ -12,6 +13,7 @@ from bedside.core.task import divisors
 _SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation")
 _SAID_BY_ONEDNN = ("could not create a memory", "could not create a primitive", "could not execute a primitive")
 """It has no other words for it; that shapes fit each other was seen when the plan was made."""
+Shape = tuple[int, int, int]
 LEAST_PIECES = 2
 """A patch keeps at least this many of the network's divisors along each axis that had as many."""
 
@@ -33,23 +35,56 @@ def smaller(plan: Plan, step: int) -> tuple[Plan, Incident]:
         fewer = next(part for part in range(plan.micro_batch // 2, 0, -1) if plan.batch % part == 0)
         said = f"memory ran out with {plan.micro_batch} patches at once; {fewer} of {plan.batch} pass at once from here on"
         return plan.model_copy(update={"micro_batch": fewer}), Incident(step=step, code="SMALLER", said=said)
-    pieces = divisors(plan.network)
-    counts = [side // piece for side, piece in zip(plan.patch, pieces, strict=True)]
-    free = [axis for axis in range(3) if counts[axis] > LEAST_PIECES]
-    if not free:
+    patch = shrunk(plan.patch, plan.network)
+    if patch is None:
         raise ResourceError(
-            f"Memory ran out with one patch of {_by(plan.patch)} voxels at a time, and nothing is left to make smaller; give more"
+            f"Memory ran out with one patch of {by(plan.patch)} voxels at a time, and nothing is left to make smaller; give more"
             " memory, or take a smaller network. The last checkpoint is intact.",
             code="OUT_OF_MEMORY",
         )
-    longest = max(plan.patch[axis] for axis in free)
-    sides = list(plan.patch)
-    for axis in free:
-        if plan.patch[axis] == longest:
-            sides[axis] = max(LEAST_PIECES, min(counts[axis] - 1, round(counts[axis] * 0.75))) * pieces[axis]
-    patch = (sides[0], sides[1], sides[2])
-    said = f"memory ran out with a patch of {_by(plan.patch)} voxels; patches have {_by(patch)} from here on"
+    said = f"memory ran out with a patch of {by(plan.patch)} voxels; patches have {by(patch)} from here on"
     return plan.model_copy(update={"patch": patch}), Incident(step=step, code="SMALLER", said=said)
+
+
+def shrunk(patch: Shape, network: object) -> Shape | None:
+    """The patch with its longest sides a quarter shorter, in multiples that the network takes; None where all are short."""
+    pieces = divisors(network)
+    counts = [side // piece for side, piece in zip(patch, pieces, strict=True)]
+    free = [axis for axis in range(3) if counts[axis] > LEAST_PIECES]
+    longest = max((patch[axis] for axis in free), default=0)
+    sides = list(patch)
+    for axis in free:
+        if patch[axis] == longest:
+            sides[axis] = max(LEAST_PIECES, min(counts[axis] - 1, round(counts[axis] * 0.75))) * pieces[axis]
+    return (sides[0], sides[1], sides[2]) if free else None
+
+
+def in_windows(attempt: Callable[[Shape], float], window: Shape, network: object) -> tuple[float, Shape, str]:
+    """Score a case in windows of a size, or of the largest smaller one that memory holds.
+
+    Returns:
+        The score, the size, and what has to be said where it is a smaller one.
+
+    Raises:
+        ResourceError: OUT_OF_MEMORY, when the smallest windows are too large.
+    """
+    said, first = "", window
+    while True:
+        try:
+            return attempt(window), window, said
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release()
+        smaller_one = shrunk(window, network)
+        if smaller_one is None:
+            raise ResourceError(
+                f"Memory ran out while a case was scored in windows of {by(window)} voxels, and nothing is left to make smaller;"
+                " give more memory, or validate on smaller cases. The last checkpoint is intact.",
+                code="OUT_OF_MEMORY",
+            )
+        window = smaller_one
+        said = f"memory ran out while a case was scored in windows of {by(first)} voxels; they have {by(window)} from here on"
 
 
 def release() -> None:
@@ -59,5 +94,6 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def _by(shape: tuple[int, int, int]) -> str:
+def by(shape: Shape) -> str:
+    """A size in words."""
     return " x ".join(str(side) for side in shape)

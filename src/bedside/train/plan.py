@@ -96,6 +96,8 @@ def make_plan(study: Study, data: Fingerprint, machine: Machine) -> Plan:
         "predicted memory", f"{predicted:.0f} MB", f"{need.parameters:,} weights, {need.saved_mb:.0f} MB between the passes"
     )
     steps = _steps(draft, size.batch)
+    if train.compile != "off":
+        draft.note("compile", train.compile, "asked for" if train.compile == "on" else "decided before the first step")
     return Plan(
         preprocessing=preprocessing,
         network=size.network,

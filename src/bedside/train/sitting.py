@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from bedside.data.loader import Batch, Loader, NoBatchError
 from bedside.data.patches import Example, PatchSampler
 from bedside.train import randomness
 from bedside.train.adapt import Layers, Start
+from bedside.train.calibration import Calibration, calibrate
 from bedside.train.checkpoint import (
     Checkpoint,
     Position,
@@ -28,9 +30,10 @@ from bedside.train.checkpoint import (
     save_checkpoint,
     settings,
 )
+from bedside.train.compiling import compile_steps, noted
 from bedside.train.distributed import ALONE, RankError, Ranks
-from bedside.train.loop import Learner, fastest_precision, moments
-from bedside.train.memory import is_out_of_memory, release, smaller
+from bedside.train.loop import Learner, moments
+from bedside.train.memory import in_windows, is_out_of_memory, release, smaller
 from bedside.train.meter import Meter, peak_memory_mb
 from bedside.train.replans import Replans, Replay
 from bedside.train.signals import Stop, kept_signals
@@ -159,31 +162,29 @@ class Sitting:
         self.meter = Meter(Cost(), self.site.watts_per_core)
         while True:
             try:
-                precision, seconds = self._precision()
-                total = self.plan.steps or self._steps_that_fit(precision, seconds)
-                self.learner = self._make_learner(precision)
+                found = calibrate(self._make_learner, self.plan, self.study.train, repeats=self.replay is not None)
+                total = self.plan.steps or self._steps_that_fit(found)
+                update = {"total_steps": total, "precision": found.precision, "seconds_per_step": found.seconds}
+                update |= {"schedule": (PlannedSteps(at=0, total=total),), "compile": found.compile}
+                self.position = self.position.model_copy(update=update)
+                self.learner = self._start()
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             self._make_smaller()
-        update = {"total_steps": total, "precision": precision, "seconds_per_step": seconds}
-        self.position = self.position.model_copy(update=update | {"schedule": (PlannedSteps(at=0, total=total),)})
         if self.start is not None:
             self._note("BEGUN_FROM", self.start.matched.said)
 
-    def _precision(self) -> tuple[str, float]:
-        """The precision and its seconds per step; 0.0 where nothing has to be timed, or must be because it has to repeat."""
-        wanted, given = self.plan.precision, self.plan.steps is not None or self.replay is not None
-        if wanted == "auto" and self.study.train.deterministic:
-            wanted = "fp32"
-        return (wanted, 0.0) if given and wanted != "auto" else fastest_precision(self._make_learner, wanted)
-
-    def _steps_that_fit(self, precision: str, seconds: float) -> int:
+    def _steps_that_fit(self, found: Calibration) -> int:
         if self.replay is not None:
             return self.replay.first
-        validation = self._seconds_of_validation(precision) * self.study.train.validations if self.left_out else 0.0
-        return max(1, int((60 * (self.plan.minutes or 0) - validation) / seconds))
+        learner = self._make_learner(found.precision)
+        started = time.perf_counter()
+        for example in self.left_out[:1]:
+            self._score_one(learner, example)
+        validation = (time.perf_counter() - started) * len(self.left_out) * self.study.train.validations
+        return max(1, int((60 * (self.plan.minutes or 0) - validation) / found.seconds))
 
     def _resume(self, found: Checkpoint) -> None:
         check_same(self.planned, found)
@@ -192,7 +193,7 @@ class Sitting:
         self.meter = Meter(found.position.cost, self.site.watts_per_core)
         smaller = {name: value for name in ("micro_batch", "patch") if (value := getattr(found.position, name)) is not None}
         self.plan = self.planned.model_copy(update=smaller)
-        self.learner = self._make_learner(found.position.precision)
+        self.learner = self._start()
         self.learner.restore(dict(found.tensors), found.scaler)
         self.learner.bad_steps = found.position.bad_steps
         self.best = {name: value for name, value in found.tensors.items() if name.startswith("best.")}
@@ -201,6 +202,14 @@ class Sitting:
         if found.passed_over:
             files = "checkpoint is" if found.passed_over == 1 else f"{found.passed_over} checkpoints are"
             self._note("CHECKPOINT_DAMAGED", f"the newest {files} damaged; the one of step {found.position.step} is taken")
+
+    def _start(self) -> Learner:
+        """The learner of the training, compiled where that was decided."""
+        learner, choice = self._make_learner(self.position.precision), self.position.compile
+        self.plan = noted(self.plan, choice)
+        if choice is not None and choice.value == "on":
+            compile_steps(learner)
+        return learner
 
     def _make_learner(self, precision: str) -> Learner:
         """A learner with the seed's fresh weights, the same at every call."""
@@ -218,8 +227,7 @@ class Sitting:
         return PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
 
     def _open_loader(self) -> None:
-        seconds = self.study.train.stall_seconds
-        self.loader = Loader(self.learner.recipe, workers=self.site.loader_workers, seconds=seconds)
+        self.loader = Loader(self.learner.recipe, workers=self.site.loader_workers, seconds=self.study.train.stall_seconds)
 
     def _do_step(self) -> float:
         """Do the next step, in smaller pieces if memory runs out."""
@@ -290,7 +298,7 @@ class Sitting:
                 code="DIVERGED",
             )
         if good is None:
-            self.learner = self._make_learner(self.position.precision)
+            self.learner = self._start()
         else:
             self.learner.restore(dict(good.tensors), good.scaler)
             self.learner.bad_steps = 0
@@ -304,14 +312,15 @@ class Sitting:
         named = f" (cases {', '.join(incident.cases)})" if incident.cases else ""
         _log.warning("%s%s", said, named)
 
-    def _seconds_of_validation(self, precision: str) -> float:
-        learner = self._make_learner(precision)
-        start = time.perf_counter()
-        self._score_one(learner, self.left_out[0])
-        return (time.perf_counter() - start) * len(self.left_out)
-
     def _score_one(self, learner: Learner, example: Example) -> float:
-        return score(learner.ema, example, task=learner.task, lesson=self.lesson, patch=self.plan.patch)
+        """Score a case, in smaller windows from now on if memory runs out."""
+        learner.optimizer.zero_grad()  # gradients of the last step take memory
+        attempt = partial(score, learner.ema, example, learner.task, self.lesson)
+        value, window, said = in_windows(attempt, self.position.window or self.plan.patch, self.plan.network)
+        if said:
+            self.position = self.position.model_copy(update={"window": window})
+            self._note("SMALLER", said, (example.id,))
+        return value
 
     def _score(self, stop: Stop) -> float:
         """Mean over the left-out cases; given up between two of them when a signal comes."""
@@ -371,13 +380,8 @@ class Sitting:
 
     def _save(self, *, good: bool = False) -> None:
         self.position = self.position.model_copy(update={"cost": self.meter.cost()})
-        checkpoint = Checkpoint(
-            self.position,
-            self.learner.tensors() | self.best,
-            random=randomness.now(),
-            scaler=self.learner.scaler_state(),
-            plan=settings(self.planned),
-        )
+        tensors, scaler = self.learner.tensors() | self.best, self.learner.scaler_state()
+        checkpoint = Checkpoint(self.position, tensors, randomness.now(), scaler, settings(self.planned))
         save_checkpoint(self.folder, checkpoint, good=good)
         used = peak_memory_mb()
         if used > self.plan.memory_mb:

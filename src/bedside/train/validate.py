@@ -2,20 +2,23 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from bedside.core.labels import FIRST_CODE
+from bedside.core.labels import FIRST_CODE, UNANNOTATED
 from bedside.core.lesson import Lesson, Moment, needs_labels
 from bedside.core.task import FloatArray, Task
 from bedside.data.patches import Example, PatchSampler
+from bedside.engines.windows import Box
 from bedside.engines.wrap import SlidingWindow
 from bedside.metrics.overlap import dice
+from bedside.tasks.annotation import partial_of, possible
 
 DRAWS = 4
 """Patches of each case by which a task without masks is judged."""
 
 
-def score(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, patch: tuple[int, int, int]) -> float:
+def score(net: nn.Module, example: Example, task: Task, lesson: Lesson, patch: tuple[int, int, int]) -> float:
     """What one left-out case says of weights, larger for better: its Dice, or where there are no masks minus the loss."""
     if needs_labels(task):
         return foreground_dice(net, [example], task=task, patch=patch)
@@ -35,7 +38,10 @@ def mean_loss(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, p
 
 
 def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patch: tuple[int, int, int]) -> float:
-    """Mean Dice over structures and cases, for choosing among weights; a missed structure counts as 0."""
+    """Mean Dice over structures and cases, for choosing among weights; a missed structure counts as 0.
+
+    Of a case no more is held than the windows that overlap, whatever its length.
+    """
 
     @torch.inference_mode()
     def forward(windows: FloatArray) -> FloatArray:
@@ -45,10 +51,26 @@ def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patc
     window = SlidingWindow(forward, patch=patch, overlap=0.25, activate=task.activate)
     scores = []
     for example in examples:
-        answer, _ = task.decode(window(np.asarray(example.image)))
         label = np.asarray(example.label)
-        annotated = label < FIRST_CODE
-        structures = range(1, max(2, int(label[annotated].max(initial=0)) + 1))
-        found = [dice((answer == index) & annotated, label == index) for index in structures]
-        scores.append(float(np.mean(found)))
+        answer = np.zeros_like(label)
+
+        def take(box: Box, values: FloatArray, answer: NDArray[np.uint8] = answer) -> None:
+            answer[box] = task.decode(values)[0]
+
+        window.stream(example.image, take)
+        scores.append(_mean_dice(answer, label, task))
     return float(np.mean(scores))
+
+
+def _mean_dice(answer: NDArray[np.generic], label: NDArray[np.uint8], task: Task) -> float:
+    """Mean over the structures that were annotated, each over the voxels that are known to be or not to be of it."""
+    rules = partial_of(task)
+    most = int(label[label < FIRST_CODE].max(initial=1))
+    may_be = possible(1 + max([most, *(id for rule in rules for id in rule.structures)]), rules)
+    codes = [code for code in np.unique(label).tolist() if FIRST_CODE <= code < UNANNOTATED]
+    looked_for = [index for index in range(1, may_be.shape[1]) if not may_be[codes, index].any()]
+    found = []
+    for index in [index for index in looked_for if index <= most] or looked_for:
+        known = (label == index) | ~may_be[:, index][label]
+        found.append(dice((answer == index) & known, label == index))
+    return float(np.mean(found))

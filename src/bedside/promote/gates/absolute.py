@@ -67,6 +67,9 @@ class Absolute(Part):
         if self.label not in evidence.summaries[self.metric]:
             known = ", ".join(sorted(evidence.summaries[self.metric])) or "none"
             return f"There is no {self.metric} of {self.label!r}; measured structures: {known}."
+        unseen = [label for label, row in evidence.scores[self.metric].items() if not row]
+        if self.label == "mean" and unseen:
+            return f"No patient had {', '.join(sorted(unseen))} annotated, so nothing shows how well the model finds it."
         return ""
 
     def _missed(self, evidence: Evidence) -> int:
