@@ -32,7 +32,7 @@ class Row:
 
     def __str__(self) -> str:
         words = [str(self.network["name"]), *(f"{key} {value}" for key, value in self.network.items() if key != "name")]
-        return f"{', '.join(words)}; {self.side}³ × {self.micro_batch} of {self.batch}, {self.precision}"
+        return f"{', '.join(words)}; {self.side}^3 x {self.micro_batch} of {self.batch}, {self.precision}"
 
 
 ROWS = (
@@ -68,7 +68,7 @@ def main() -> None:
     only = reader.parse_args().only
     print("# Predicted and measured peak memory of training\n")
     print(f"`python benchmarks/plan_memory.py`, one thread, {platform.platform(terse=True)}; MB of 10^6 bytes.\n")
-    print("| network; patch × micro-batch of batch, precision | predicted | measured | no file | off |")
+    print("| network; patch x micro-batch of batch, precision | predicted | measured | no file | off |")
     print("|---|---:|---:|---:|---:|")
     ratios = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -83,11 +83,16 @@ class Trainings:
     def ask(self, folder: Path, processes: int, what: str = "plain") -> None:
         self.asked += [str(folder), str(processes), what]
 
-    def run(self) -> list[dict[str, object]]:
-        command = [sys.executable, str(CHILD), self.digest, *self.asked]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+    def run(self, *, apart: bool = False) -> list[dict[str, object]]:
+        """Answers in order; `apart` gives every training a process of its own, as on the command line."""
+        triples = [self.asked[at : at + 3] for at in range(0, len(self.asked), 3)]
+        answers = []
+        for words in triples if apart else [self.asked]:
+            command = [sys.executable, str(CHILD), self.digest, *words]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            assert done.returncode == 0, done.stderr
+            answers += [json.loads(line) for line in done.stdout.splitlines()]
+        return answers
 
 
 def test_two_processes_give_the_gradient_of_one_with_shares_that_are_not_even(tmp_path):
@@ -100,25 +105,34 @@ def test_two_processes_give_the_gradient_of_one_with_shares_that_are_not_even(tm
         assert found[f"{sizes} loss"] <= 1e-6, found
 
 
-def test_one_process_writes_and_a_training_goes_on_with_as_many_only(tmp_path):
+def test_two_processes_train_as_one_does_and_only_the_first_writes(tmp_path):
     trainings = Trainings(tmp_path)
-    alone, both, ended = (trainings.study(name) for name in "abc")
+    alone, both = trainings.study("a"), trainings.study("b")
     trainings.ask(alone, 1)
     trainings.ask(both, 2)
+    one, two = trainings.run()
+    np.testing.assert_allclose(one["losses"], two["losses"], atol=1e-3)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert sorted(path.name for path in both.iterdir()) == sorted(path.name for path in alone.iterdir())
+    assert (both / "ledger.jsonl").read_text().count('"trained"') == 1
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on_with_as_many_processes_to_the_same_weights(tmp_path):
+    trainings = Trainings(tmp_path)
+    straight, ended = trainings.study("a"), trainings.study("b")
+    trainings.ask(straight, 2)
     trainings.ask(ended, 2, "signal")
     trainings.ask(ended, 1)
     trainings.ask(ended, 2)
-    one, two, signalled, other, resumed = trainings.run()
-    np.testing.assert_allclose(one["losses"], two["losses"], atol=1e-3)
-    assert two["processes"] == 2
-    assert sorted(path.name for path in both.iterdir()) == sorted(path.name for path in alone.iterdir())
-    assert (both / "ledger.jsonl").read_text().count('"trained"') == 1
+    whole, signalled, other, resumed = trainings.run(apart=True)
     assert (signalled["exit"], other["code"]) == (8, "PROCESSES")
     assert "step 5" in signalled["sentence"]
     assert resumed["resumed"] == 1
-    assert resumed["weights"] == two["weights"]
+    assert resumed["weights"] == whole["weights"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_or_hangs_ends_all_in_time_and_nothing_is_lost(tmp_path):
     trainings = Trainings(tmp_path)
     killed, hung, straight = trainings.study("a"), trainings.study("b", stall_seconds=20.0), trainings.study("c")
@@ -126,10 +140,18 @@ def test_a_process_that_is_killed_or_hangs_ends_all_in_time_and_nothing_is_lost(
     trainings.ask(killed, 2)
     trainings.ask(hung, 2, "stop")
     trainings.ask(straight, 2)
-    one, resumed, other, whole = trainings.run()
+    one, resumed, other, whole = trainings.run(apart=True)
     assert (one["exit"], one["code"]) == (other["exit"], other["code"]) == (6, "RANK")
     assert "SIGKILL" in one["sentence"]
     assert one["seconds"] < 200
     assert other["seconds"] < 200
     assert resumed["resumed"] == 1
     assert resumed["weights"] == whole["weights"]
+
+
+@pytest.mark.slow
+def test_weights_that_differ_between_processes_are_found_before_they_are_kept(tmp_path):
+    trainings = Trainings(tmp_path)
+    trainings.ask(trainings.study("a"), 2, "tamper")
+    (found,) = trainings.run()
+    assert (found["exit"], found["code"]) == (4, "RANKS_DIFFER")
