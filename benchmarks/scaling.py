@@ -40,7 +40,7 @@ def main() -> None:
     print("# Training as the work grows\n")
     print(f"`python benchmarks/scaling.py`: {steps} steps, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, load")
     print(f"{os.getloadavg()[0]:.1f}; MB of 10^6 bytes.\n")
-    print("| cases | voxels of each | wall s | before the steps s | s per step | waiting | peak MB | no file MB | growth |")
+    print("| cases | voxels of each | wall s | before the steps s | s per step | waiting | peak MB | no file | growth |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     first = None
     with tempfile.TemporaryDirectory() as scratch:
@@ -51,8 +51,9 @@ def main() -> None:
             cost = found.record["cost"]
             inside = cost["step_seconds"] + cost["data_seconds"]
             growth = found.wall_seconds / first.wall_seconds / (more_cases * more_voxels)
+            took = f"{found.wall_seconds:.1f} | {found.wall_seconds - inside:.1f} | {found.step_seconds:.3f}"
             print(
-                f"| {cases} | {side}^3 | {found.wall_seconds:.1f} | {found.wall_seconds - inside:.1f} | {found.step_seconds:.3f} |"
+                f"| {cases} | {side}^3 | {took} |"
                 f" {100 * cost['data_seconds'] / inside:.0f} % | {found.peak_mb:.0f} | {found.anonymous_mb:.0f} | {growth:.2f} |",
                 flush=True,
             )
