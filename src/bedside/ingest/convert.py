@@ -70,18 +70,16 @@ def convert(conversion: Conversion, pair: Pair) -> Converted | tuple[Refused, ..
             *_refusals(own, error.code, error.sentence),
             *_refusals(orphaned, "LABEL_ORPHAN", "The image of this mask was refused."),
         )
-    label, apart_mm, labels = None, 0.0, ""
+    record = _stored(image.array, image.affine, pair.image, conversion)
+    image = _fresh(image)  # its voxels are stored, and go before the mask's come; of a pair that is refused they are tidied away
+    if mask is None:
+        return Converted(record, None, notes)
     try:
-        if mask is not None:
-            label, apart_mm = _label(_fresh(mask.volume), image, contract)
-            labels = contract.label_map_digest
+        label, apart_mm = _label(_fresh(mask.volume), image, contract)
     except (InputRejected, IntegrityError) as error:
         return _refusals(pair.files, error.code, error.sentence)
-    record = _stored(image.array, image.affine, pair.image, conversion)
-    if label is None or mask is None:
-        return Converted(record, None, notes)
     snapped = snap_note(apart_mm)
-    stored = _stored(label, image.affine, mask, conversion, labels=labels)
+    stored = _stored(label, image.affine, mask, conversion, labels=contract.label_map_digest)
     return Converted(record, stored, notes if snapped is None else (*notes, snapped), apart_mm)
 
 
