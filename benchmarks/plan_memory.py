@@ -67,7 +67,7 @@ def main() -> None:
     reader.add_argument("--only", default="", help="rows that hold this word")
     only = reader.parse_args().only
     print("# Predicted and measured peak memory of training\n")
-    print(f"`python benchmarks/plan_memory.py`, one thread, {platform.platform(terse=True)}; MB of 10^6 bytes.\n")
+    print(f"`python benchmarks/plan_memory.py`, one thread, {platform.machine()}; MB of 10^6 bytes.\n")
     print("| network; patch x micro-batch of batch, precision | predicted | measured | no file | off |")
     print("|---|---:|---:|---:|---:|")
     ratios = []

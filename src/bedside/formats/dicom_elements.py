@@ -203,7 +203,7 @@ class _Walk:
         self._stack: list[_Open] = []
         self._at = 0
         self._depth = 0
-        self._count = 0
+        self._count = self._items = 0
 
     def run(self, start: int, *, implicit: bool) -> None:
         """Walk from `start` to the end of the data."""
@@ -292,6 +292,9 @@ class _Walk:
             self._depth -= 1
             self._stack.pop()
         elif tag == _ITEM:
+            self._items += 1
+            if self._items > self._limits.max_items:
+                raise InputRejected(f"The file holds more than {self._limits.max_items} items.", code="DCM_ELEMENTS")
             role, table = self._item_role(top)
             self._push(start, length, _Open(None, is_sequence=False, implicit=top.implicit, is_item=True, role=role, table=table))
         else:

@@ -46,6 +46,7 @@ class Limits(Record):
         max_inflated_bytes: of what a compressed file becomes.
         max_depth: of nested DICOM sequences.
         max_elements: of DICOM data elements in one file, nested ones included.
+        max_items: of DICOM sequences in one file: eight bytes each, and much work for whoever makes objects of them.
         max_voxels: of one volume.
     """
 
@@ -53,6 +54,7 @@ class Limits(Record):
     max_inflated_bytes: int = 512 << 20
     max_depth: int = 64
     max_elements: int = 200_000
+    max_items: int = 60_000
     max_voxels: int = 1 << 30
 
 

@@ -135,9 +135,9 @@ def read_seg(path: Path, found: Found, *, limits: Limits = LIMITS) -> Mask:
     """
     data = receive(path, limits=limits)
     frame = found.frame or Frame(found.volume.affine, _spatial(found))
-    walk(
-        data, Elements(data), limits=limits.model_copy(update={"max_elements": limits.max_elements + _ELEMENTS_PER_FRAME * 65536})
-    )
+    more = _ELEMENTS_PER_FRAME * 65536  # as many frames as there may be
+    wider = {"max_elements": limits.max_elements + more, "max_items": limits.max_items + more}
+    walk(data, Elements(data), limits=limits.model_copy(update=wider))
     own = np.zeros(frame.shape[::-1], dtype=np.uint16)
     inverse = np.asarray(np.linalg.inv(frame.affine), dtype=np.float64)
     with guarded("SEG_STRUCTURE", "The file is no DICOM segmentation that can be read; write it again."):
