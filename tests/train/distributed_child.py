@@ -64,7 +64,8 @@ def said(config, dataset: Dataset, what: str) -> dict[str, object]:
     record = run.record
     losses = [point.loss for point in record.curve]
     weights = digest_file(run.best().weights)
-    return {"weights": weights, "losses": losses, "resumed": record.resumed, "processes": record.processes}
+    counted = {"resumed": record.resumed, "processes": record.processes, "threads": record.threads}
+    return {"weights": weights, "losses": losses, **counted}
 
 
 def gradients(config, dataset: Dataset) -> dict[str, float]:

@@ -107,10 +107,13 @@ def test_two_processes_give_the_gradient_of_one_with_shares_that_are_not_even(tm
 
 def test_two_processes_train_as_one_does_and_only_the_first_writes(tmp_path):
     trainings = Trainings(tmp_path)
-    alone, both = trainings.study("a"), trainings.study("b")
+    alone, both, again = trainings.study("a"), trainings.study("b"), trainings.study("c")
     trainings.ask(alone, 1)
     trainings.ask(both, 2)
-    one, two = trainings.run()
+    trainings.ask(again, 2)
+    one, two, three = trainings.run()
+    assert two["weights"] == three["weights"]
+    assert two["threads"] == three["threads"] == 1
     np.testing.assert_allclose(one["losses"], two["losses"], atol=1e-3)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert sorted(path.name for path in both.iterdir()) == sorted(path.name for path in alone.iterdir())

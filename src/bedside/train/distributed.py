@@ -13,6 +13,7 @@ processes.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -298,6 +299,18 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Keep the number of threads: Fabric takes all cores for every node, and leaves that in the environment for the next."""
+    told = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = told or str(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        if told is None:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 def shares(batch: int, micro_batch: int, count: int) -> list[Share]:

@@ -22,7 +22,7 @@ from bedside.data.loader import Batch, Recipe
 from bedside.data.patches import PatchSampler
 from bedside.networks.deep import loss_of
 from bedside.train.adapt import Layers
-from bedside.train.distributed import ALONE, Ranks
+from bedside.train.distributed import ALONE, Ranks, own_threads
 
 Precision = str
 CLIP_NORM = 12.0
@@ -116,7 +116,8 @@ class Learner:
         else:
             reduced: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if self.precision == "bf16" else "32-true"
             fabric = Fabric(accelerator="cpu", strategy=strategy, devices=1, num_nodes=nodes, precision=reduced, plugins=[here])
-        fabric.launch()
+        with own_threads():
+            fabric.launch()
         return fabric
 
     def step(self, number: int, total: int, batch: Batch | None = None) -> float:
