@@ -118,6 +118,12 @@ def test_bytes_that_a_remote_has_are_fetched(config, run, monkeypatch):
     assert recreate(type(config)(config.study, site, config.workspace), run).same
 
 
+def test_a_run_of_several_processes_is_laid_out_for_as_many_with_the_threads_of_all(config, run, tmp_path):
+    shared = edited(config, run, processes=2, threads=3)
+    second = SECOND.lay_out(config, shared, tmp_path / "second", study=config.study)
+    assert (second.site.training_processes, second.site.threads) == (2, 6)
+
+
 def test_a_difference_of_the_environment_is_listed(config, run):
     environment = json.loads(json.dumps(run.record.environment))
     environment["packages"]["numpy"] = "1.0.0"

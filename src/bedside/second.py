@@ -99,9 +99,10 @@ def lay_out(config: Config, run: Run, folder: Path, *, study: Study, model: bool
         ResourceError: the disk is full.
     """
     record, second = run.record, Workspace(folder)
-    site = config.site.model_copy(
-        update={"versioning": "off", "remote": None, "tracking": "off", "tracking_uri": None, "threads": record.threads or None}
-    )
+    mirrors = {"versioning": "off", "remote": None, "tracking": "off", "tracking_uri": None}
+    # a site divides its threads among the processes of a training; the record has those of one
+    computed = {"training_processes": record.processes, "threads": record.threads * record.processes or None}
+    site = config.site.model_copy(update=mirrors | computed)
     with disk_errors("laying out a second study folder"):
         folder.mkdir(parents=True, exist_ok=True)
     if second.ledger.last(EVENT) is None:

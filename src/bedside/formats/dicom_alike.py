@@ -132,4 +132,5 @@ class _NotedTable(Mapping[int, Element]):
 
 
 def _unnoted() -> NotImplementedError:
+    """What a defect of ours is told: an answer that came from more than was noted would be wrong for the next file."""
     return NotImplementedError("a function that is remembered looks at elements one by one, and at no pixels")

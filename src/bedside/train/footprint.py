@@ -17,7 +17,7 @@ from bedside.networks.deep import loss_of
 MEGABYTE = 1e6
 PROCESS_MB = 575.0
 """Resident memory of a training process without the tensors of its steps: interpreter, torch, kernels and their scratch memory
-(measured on Linux x86-64 with the processor build of torch)."""
+(measured on Linux x86-64 with the processor build of torch; `benchmarks/plan_memory.py` compares predictions with runs)."""
 COPIES_OF_WEIGHTS = 5
 """Weights, gradients, two moments of the optimizer, the average."""
 PASSES = 3
