@@ -184,8 +184,11 @@ BAD = [
 @pytest.mark.parametrize(("spoil", "rejected"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
 def test_bad_input_is_refused_by_name_and_the_rest_goes_on(batch, config, events, refusals, spoil, rejected):
     spoil(batch)
-    manifest = ingest(config, batch.root).manifest
+    dataset = ingest(config, batch.root)
+    manifest = dataset.manifest
     assert [case.id for case in manifest.cases] == ["a", "b", "c", "d"]
+    named = {volume.file for case in manifest.cases for volume in case.volumes.values()}
+    assert {path.name for path in dataset.folder.iterdir()} == {*named, "manifest.json"}
     assert manifest.received == batch.count()
     assert manifest.received == manifest.accepted + manifest.duplicates + sum(manifest.rejected.values())
     if rejected is not None:

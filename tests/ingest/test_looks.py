@@ -80,7 +80,9 @@ def test_every_field_of_a_look_comes_back(export):
     assert [uids.index(uid) for uid in uids] == [stand_ins.index(uid) for uid in stand_ins]
 
 
-def test_one_series_after_the_other_gives_what_all_together_give(export):
+@pytest.mark.parametrize("kept", [0, 12, 1 << 13])
+def test_one_series_after_the_other_gives_what_all_together_give(export, monkeypatch, kept):
+    monkeypatch.setattr(sys.modules[Looks.__module__], "_KEPT_SLICES", kept)
     seen, looks, _ = packed(export)
     expected, found = assemble(seen), looks.reading(resample=False)
     assert len(expected.found) >= 3
