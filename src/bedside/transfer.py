@@ -7,10 +7,8 @@ best weights on the same fold, so that the choice favours neither.
 
 from bedside.core.config import Config
 from bedside.core.dataset import Dataset
-from bedside.core.digest import canonical_json
 from bedside.core.errors import UsageError
 from bedside.core.evidence import Evidence, Interval
-from bedside.core.files import write_atomic
 from bedside.core.progress import SILENT, Progress
 from bedside.core.run import Run
 from bedside.core.transfer import Transfer, TransferVerdict
@@ -106,9 +104,7 @@ def verdict_of(interval: Interval, *, better_p: float, worse_p: float) -> Transf
 
 def _stored(config: Config, found: Transfer) -> str:
     workspace = config.workspace
-    with workspace.staging() as staged:
-        write_atomic(staged / "transfer.json", canonical_json(found.model_dump(mode="json")), doing="storing a finding")
-        digest = workspace.put(staged)
+    digest = workspace.put_record("transfer.json", found, doing="storing a finding")
     before = workspace.ledger.last(EVENT)
     if before is None or before.outputs["transfer"] != digest:
         workspace.ledger.append(

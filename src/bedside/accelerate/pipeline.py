@@ -15,9 +15,7 @@ from bedside.accelerate.compare import Acceleration, Comparison, StageResult, co
 from bedside.accelerate.export import restage
 from bedside.core.config import Accelerate
 from bedside.core.dataset import CaseSequence
-from bedside.core.digest import canonical_json
 from bedside.core.errors import GateRefused, InputRejected, IntegrityError, UnsafeArtefact, UsageError, disk_errors
-from bedside.core.files import write_atomic
 from bedside.core.model import Model
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Part
@@ -242,9 +240,7 @@ def _table(model: Model, cases: CaseSequence, settings: Accelerate, results: Seq
 def _announce(table: Acceleration, model: Model, cases: CaseSequence) -> None:
     """Store the table, then tell the ledger, one event per stage."""
     workspace = model.workspace
-    with workspace.staging() as staged:
-        write_atomic(staged / "acceleration.json", canonical_json(table.model_dump(mode="json")), doing="storing a comparison")
-        evidence = workspace.put(staged)
+    evidence = workspace.put_record("acceleration.json", table, doing="storing a comparison")
     for stage in table.stages:
         facts: dict[str, JsonValue] = {"stage": stage.name, "because": stage.because}
         inputs = {"model": model.digest, "dataset": cases.dataset.digest}

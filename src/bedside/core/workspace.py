@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bedside.core.digest import digest_json, digest_tree, file_table
+from bedside.core.digest import canonical_json, digest_json, digest_tree, file_table
 from bedside.core.errors import IntegrityError, UsageError, disk_errors
-from bedside.core.files import sync_files, sync_folder
+from bedside.core.files import sync_files, sync_folder, write_atomic
 from bedside.core.ledger import Ledger
+from bedside.core.record import Record
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _PREFIX = re.compile(r"[0-9a-f]{4,64}\Z")
@@ -94,6 +95,18 @@ class Workspace:
                     raise
             sync_folder(self.store)
         return digest
+
+    def put_record(self, name: str, record: Record, *, doing: str) -> str:
+        """Put a value that is one record into the store, as canonical JSON in the file `name`, and return its digest.
+
+        Args:
+            name: of the file.
+            record: equal records give equal digests.
+            doing: what is said of it when the disk is full.
+        """
+        with self.staging() as staged:
+            write_atomic(staged / name, canonical_json(record.model_dump(mode="json")), doing=doing)
+            return self.put(staged)
 
     def get(self, digest: str) -> Path:
         """Return the folder of a value after hashing all of it again.

@@ -18,7 +18,6 @@ from bedside.core.dataset import CaseSequence
 from bedside.core.digest import canonical_json, digest_bytes, digest_json
 from bedside.core.errors import UsageError, disk_errors
 from bedside.core.evidence import EVIDENCE_FILE, Evidence
-from bedside.core.files import write_atomic
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event, Ledger
 from bedside.core.lesson import check_finds_structures
@@ -101,9 +100,7 @@ def digest_of(evidence: Evidence) -> str:
 
 def store_evidence(workspace: Workspace, evidence: Evidence) -> str:
     """Put the evidence into the store as canonical JSON and return its digest."""
-    with workspace.staging() as staged:
-        write_atomic(staged / EVIDENCE_FILE, encoded(evidence), doing="storing the evidence")
-        return workspace.put(staged)
+    return workspace.put_record(EVIDENCE_FILE, evidence, doing="storing the evidence")
 
 
 def encoded(evidence: Evidence) -> bytes:

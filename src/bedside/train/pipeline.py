@@ -13,7 +13,7 @@ from safetensors.torch import save
 from bedside.adapters.environment import commit, environment
 from bedside.core.config import Config, Study
 from bedside.core.dataset import Dataset
-from bedside.core.digest import canonical_json, digest_json
+from bedside.core.digest import digest_json
 from bedside.core.files import write_atomic
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event
@@ -196,9 +196,7 @@ def _store(config: Config, dataset: Dataset, sitting: Sitting) -> Run:
     workspace, study = config.workspace, config.study
     used, code = environment(), commit()
     record = _record(study, dataset, sitting, environment_=used.model_dump(mode="json"), code=code)
-    with workspace.staging() as staged:
-        write_atomic(staged / "run.json", canonical_json(record.model_dump(mode="json")), doing="storing a run")
-        run = workspace.put(staged)
+    run = workspace.put_record("run.json", record, doing="storing a run")
     tensors = {name: value.contiguous() for name, value in sitting.weights().items()}
     with workspace.staging() as staged:
         write_atomic(staged / "weights.safetensors", save(tensors), doing="storing a model")

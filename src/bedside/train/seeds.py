@@ -5,9 +5,7 @@ from statistics import mean, stdev
 
 from bedside.core.config import Config
 from bedside.core.dataset import Dataset
-from bedside.core.digest import canonical_json
 from bedside.core.errors import UsageError
-from bedside.core.files import write_atomic
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.run import Run
@@ -101,9 +99,7 @@ def spread(trainings: list[SeedScore], *, dataset: str, fold: int, study: str) -
 
 def _stored(config: Config, found: SeedSpread) -> str:
     workspace = config.workspace
-    with workspace.staging() as staged:
-        write_atomic(staged / "seeds.json", canonical_json(found.model_dump(mode="json")), doing="storing the spread of seeds")
-        digest = workspace.put(staged)
+    digest = workspace.put_record("seeds.json", found, doing="storing the spread of seeds")
     before = workspace.ledger.last(EVENT)
     if before is None or before.outputs["spread"] != digest:
         workspace.ledger.append(
