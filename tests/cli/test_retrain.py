@@ -11,8 +11,8 @@ import pytest
 
 from bedside import cli
 from bedside.core.config import load
-from bedside.core.dataset import Dataset, Manifest, Splits
-from bedside.core.digest import canonical_json, digest_file
+from bedside.core.dataset import Dataset, Splits
+from bedside.core.digest import digest_file
 from bedside.core.model import Model
 from bedside.core.transfer import Retrained, RetrainPlan, Transfer
 from bedside.second import find_run
@@ -23,19 +23,11 @@ from ..train.conftest import put_dataset, write_study  # noqa: TID252 - the stud
 
 def later(workspace, contract, before, *, test):
     """A version of eleven cases: those of `before` where they were, unless `test` says otherwise, the new ones in a fold."""
-    made = put_dataset(workspace, contract, cases=11)
     old = before.splits
     placed = {*test, *(patient for fold in old.folds for patient in fold)}
-    learn = [case.patient for case in made.manifest.cases if case.patient not in placed]
+    learn = [name for name in (f"p{number}" for number in range(11)) if name not in placed]
     folds = tuple(tuple(p for p in fold if p not in test) for fold in ((*old.folds[0], *learn), old.folds[1]))
-    with workspace.staging() as staged:
-        for path in (workspace.store / made.digest).glob("*.npy"):
-            shutil.copy(path, staged / path.name)
-        tree = {**made.manifest.model_dump(mode="json"), "splits": Splits(test=test, folds=folds).model_dump(mode="json")}
-        (staged / "manifest.json").write_bytes(canonical_json(Manifest.model_validate(tree).model_dump(mode="json")))
-        digest = workspace.put(staged)
-    workspace.ledger.append("ingested", outputs={"dataset": digest})
-    return Dataset(digest, workspace)
+    return put_dataset(workspace, contract, cases=11, splits=Splits(test=test, folds=folds))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from bedside.core.config import Config, load
-from bedside.core.dataset import CaseRecord, Dataset, Manifest, VolumeRecord
+from bedside.core.dataset import CaseRecord, Dataset, Manifest, Splits, VolumeRecord
 from bedside.core.digest import canonical_json
 from bedside.core.workspace import Workspace
 from bedside.data.split import split_patients
@@ -37,8 +37,8 @@ def write_study(folder: Path, **train: object) -> Path:
     return folder
 
 
-def put_dataset(workspace: Workspace, contract: object, *, cases: int = 8) -> Dataset:
-    """Put a dataset of balls into the store, with the event that a real ingest writes."""
+def put_dataset(workspace: Workspace, contract: object, *, cases: int = 8, splits: Splits | None = None) -> Dataset:
+    """Put a dataset of balls, patients p0, p1, ..., into the store, with the event that a real ingest writes."""
     records = []
     with workspace.staging() as staged:
         for index in range(cases):
@@ -55,7 +55,7 @@ def put_dataset(workspace: Workspace, contract: object, *, cases: int = 8) -> Da
                     file=f"p{index}.{role}.npy", affine=affine, shape=array.shape, source="0" * 64, geometry="sform"
                 )
             records.append(CaseRecord(id=f"p{index}", patient=f"p{index}", volumes=volumes))
-        splits = split_patients([record.patient for record in records], test=0.25, folds=2, seed=0)
+        splits = splits or split_patients([record.patient for record in records], test=0.25, folds=2, seed=0)
         manifest = Manifest(
             study="balls",
             contract=contract,
