@@ -19,14 +19,14 @@ def canonical_json(value: object) -> bytes:
 
 
 def _finite(value: object) -> object:
-    if type(value) in _SIMPLE or isinstance(value, str | int):
+    if type(value) in _SIMPLE:
         return value
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict) or (not isinstance(value, str | int | list | tuple) and isinstance(value, Mapping)):
+        return {str(key): item if type(item) in _SIMPLE else _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return [item if type(item) in _SIMPLE else _finite(item) for item in value]
     return value
 
 

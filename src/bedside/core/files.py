@@ -38,10 +38,10 @@ def sync_files(paths: Iterable[Path]) -> None:
             done.result()
 
 
-def is_plain(path: Path) -> bool:
+def is_plain(path: Path | str) -> bool:
     """Whether this is a regular file and no link: nothing else that was received is ever opened."""
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:
         return False
 

@@ -165,28 +165,27 @@ class Ledger:
         return last
 
     def _write(self, stream: BinaryIO, last: tuple[int, str], entries: Sequence["Entry"]) -> tuple[Event, ...]:
-        events = []
+        events, lines = [], []
+        actor = getpass.getuser()
         for entry in entries:
-            body = {
-                "seq": last[0] + 1,
-                "time": self._clock().astimezone(UTC).isoformat(timespec="microseconds"),
-                "actor": getpass.getuser(),
-                "action": entry.action,
+            first = {"action": entry.action, "actor": actor, "facts": dict(entry.facts)}
+            second = {
                 "inputs": dict(entry.inputs),
                 "outputs": dict(entry.outputs),
-                "facts": dict(entry.facts),
                 "prev": last[1],
+                "seq": last[0] + 1,
+                "time": self._clock().astimezone(UTC).isoformat(timespec="microseconds"),
             }
-            body = json.loads(canonical_json(body))
-            event = Event(**body, hash=digest_bytes(canonical_json(body)))
-            last = event.seq, event.hash
-            events.append(event)
-        start = stream.seek(0, os.SEEK_END)
-        lines = b"".join(canonical_json(event.model_dump(mode="json")) + b"\n" for event in events)
+            # the line is canonical JSON with its hash, and what is hashed is the same without it: the hash stands between the two
+            before, after = canonical_json(first)[:-1], canonical_json(second)[1:]
+            last = last[0] + 1, digest_bytes(before + b"," + after)
+            lines.append(before + f',"hash":"{last[1]}",'.encode() + after + b"\n")
+            events.append(Event.model_validate_json(lines[-1]))
+        start, content = stream.seek(0, os.SEEK_END), b"".join(lines)
         try:
             written = 0
-            while written < len(lines):
-                written += stream.write(lines[written:])
+            while written < len(content):
+                written += stream.write(content[written:])
             os.fsync(stream.fileno())
         except OSError:
             with suppress(OSError):  # if even this fails, the next writer cuts the torn line off

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,6 +49,7 @@ def header_pass(
     identity: Identity | None = None,
     *,
     pixels: Deidentification = NOTHING_DECIDED,
+    alike: bool = True,
     progress: Progress = SILENT,
 ) -> Iterator[tuple[int, Seen]]:
     """Look at files in workers, many per task; where a task was lost, one by one, so that only the file at fault is refused.
@@ -57,6 +59,7 @@ def header_pass(
         executor: does the reading.
         identity: makes stand-ins for names in headers that are worth keeping as such; None: they are left out.
         pixels: the study's mask rules, and its releases of files whose pixels may carry names.
+        alike: make equal parts of all answers one object, for who keeps them; else only those of some files that lie together.
         progress: advances with the files, and notes how many per second.
 
     Yields:
@@ -69,13 +72,21 @@ def header_pass(
     progress.start("reading headers", count)
     start, done, shared = time.monotonic(), 0, Shared()
     starts = range(0, count, size)
-    answers = executor.map(look_at_chunk, (tuple(paths[at : at + size]) for at in starts))
-    for at, answer in zip(starts, answers, strict=True):
-        chunk = tuple(paths[at : at + size])
+    asked: deque[tuple[Path, ...]] = deque()
+
+    def chunks() -> Iterator[tuple[Path, ...]]:
+        for at in starts:
+            asked.append(tuple(paths[at : at + size]))
+            yield asked[-1]
+
+    for at, answer in zip(starts, executor.map(look_at_chunk, chunks()), strict=True):
+        chunk = asked.popleft()
         if isinstance(answer, Lost):
             again.extend(range(at, at + len(chunk)))
-        else:
+        elif alike:
             yield from ((at + n, _shared(seen, path, shared)) for n, (path, seen) in enumerate(zip(chunk, answer, strict=True)))
+        else:
+            yield from enumerate(answer, at)
         done += len(chunk)
         progress.advance(done, f"{done / max(time.monotonic() - start, 1e-3):.0f} files/s")
     for place, alone in zip(again, executor.map(look_at_chunk, [(paths[place],) for place in again]), strict=True):

@@ -56,7 +56,7 @@ def discover(source: Path, layout: "Source") -> Discovery:
     table = None if layout.clinical is None else (source / layout.clinical).absolute()
     received = Names(images, _walk(images, labels, table))
     masks = Names(images if labels is None else labels, () if labels is None else _walk(labels, images, table))
-    odd = [place for names in (received, masks) for place in names.values() if not is_plain(place)]
+    odd = [names[name] for names in (received, masks) for name, path in names.texts() if not is_plain(path)]
     odd_images = {path for path in odd if received.place_of(path) is not None}
     stems, others = _stems({name: path for name, path in masks.items() if path not in odd})
     sentence = "This is a link, pipe or device, or no longer there, not a file; copy the file itself."

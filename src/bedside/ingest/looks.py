@@ -6,9 +6,12 @@ Objects are made of it again for one series at a time, when its volumes are put 
 import struct
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,10 +29,10 @@ _ROW = struct.Struct("<2I16s5d3q2I")
 """Facts, marks, stand-in of the SOPInstanceUID, position, slope, intercept, place of the pixels, instance, frame, frames."""
 _DIGEST_BYTES, _UID_BYTES = 32, 16
 _NOT_SEEN, _SOUND = -2, -1
-_KEPT_SLICES = 1 << 13
-"""Slices whose volumes are kept as they were put together, so that small folders need it once: some 10 MB."""
 _Kind = TypeVar("_Kind", bound=Hashable)
 _Series = tuple[Path | None, str]
+_Way = tuple[Callable[..., Array], tuple[tuple[str, object], ...]]
+"""A function that makes an array of slices, and what it is told beside them."""
 
 
 class _Table(Generic[_Kind]):
@@ -38,12 +41,16 @@ class _Table(Generic[_Kind]):
     def __init__(self) -> None:
         self.items: list[_Kind] = []
         self._numbers: dict[_Kind, int] = {}
+        self._latest: tuple[_Kind | None, int] = None, 0
 
     def number(self, item: _Kind) -> int:
         """Its number; a new one for what is new."""
+        if item is self._latest[0]:  # that of the file before, as nearly always: what is large to hash is not hashed
+            return self._latest[1]
         found = self._numbers.setdefault(item, len(self.items))
         if found == len(self.items):
             self.items.append(item)
+        self._latest = item, found
         return found
 
 
@@ -67,8 +74,7 @@ class Looks:
         self._series, self._facts, self._marks = _Table[_Series](), _Table[Facts](), _Table[tuple[str, ...]]()
         self._problems = _Table[tuple[str, str]]()
         self._pixels: dict[tuple[int, int], tuple[int, int]] = {}
-        self._latest: tuple[int, tuple[Found, ...]] = (-1, ())
-        self._kept: dict[int, tuple[Found, ...]] = {}
+        self._ways = _Table[_Way]()
 
     def add(self, number: int, look: Look) -> None:
         """Keep what was seen of a file."""
@@ -100,17 +106,21 @@ class Looks:
 
     def look(self, number: int) -> Look:
         """What was seen of a file; instead of the SOPInstanceUID stands a digest of it, which is as good for comparing."""
-        path = self._files.path(number)
-        text = "" if number in self._unread else self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)].hex()
-        series = self._series.items[self._series_of[number]]
+        path, series = self._files.path(number), self._series.items[self._series_of[number]]
         if self._problem_of[number] >= 0:
             code, sentence = self._problems.items[self._problem_of[number]]
-            return Look(path, text, series, problem=InputRejected(sentence, code=code))
-        at = self._state_at[number]
+            return Look(path, self._digest(number), series, problem=InputRejected(sentence, code=code))
+        rows = range(self._first[number], self._first[number] + self._count[number])
+        return Look(path, self._digest(number), series, tuple(self._slices(number, path, rows)))
+
+    def _digest(self, number: int) -> str:
+        return "" if number in self._unread else self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)].hex()
+
+    def _slices(self, number: int, path: Path, rows: Iterable[int]) -> Iterator[Slice]:
+        """Some slices of a file."""
+        digest, at = self._digest(number), self._state_at[number]
         state = bytes(self._states[at + 1 : at + 1 + self._states[at]])
-        first = self._first[number]
-        headers = (self._header(row) for row in range(first, first + self._count[number]))
-        return Look(path, text, series, tuple(Slice(path, text, header, state) for header in headers))
+        return (Slice(path, digest, self._header(row), state) for row in rows)
 
     def _header(self, row: int) -> Header:
         facts, marks, uid, *numbers, instance, frame, frames = _ROW.unpack_from(self._rows, _ROW.size * row)
@@ -138,16 +148,14 @@ class Looks:
         numbers = [n for n, problem in enumerate(self._problem_of) if problem != _NOT_SEEN and n not in duplicates]
         damaged = [n for n in numbers if self._problem_of[n] >= 0]
         refused = list(assemble(map(self.look, damaged)).refused)
-        self._members = self._grouped(numbers, damaged)
         found: list[Found] = []
-        self._kept, room = {}, _KEPT_SLICES
-        for series, members in self._members.items():
-            one = self._assembled(series, resample=resample)
-            room -= sum(self._count[number] for number in members)
-            if room >= 0:
-                self._kept[series] = one.found
-            found.extend(self._light(volume, series, place, resample) for place, volume in enumerate(one.found))
-            refused.extend(one.refused)
+        for members in self._grouped(numbers, damaged).values():
+            looks = [(number, self.look(number)) for number in sorted(members)]
+            reading = assemble((one for _, one in looks), resample=resample, alike=True)
+            damages = {one.path for _, one in looks if one.problem is not None}
+            refused.extend(one for one in reading.refused if not damages.issuperset(one.files))
+            places = {id(each): (number, k) for number, one in looks for k, each in enumerate(one.slices, self._first[number])}
+            found.extend(self._light(one, places) for one in reading.found)
         packed = tuple(replace(one, files=self._files.all_of(one.files)) for one in refused)
         return Reading(tuple(found), packed, Paths(self._files, array("I", sorted(duplicates))))
 
@@ -181,55 +189,53 @@ class Looks:
     def _folder(self, number: int) -> str:
         return self._files.name(number).rpartition("/")[0]
 
-    def _assembled(self, series: int, *, resample: bool) -> Reading:
-        """The volumes of one series, and what of its sound files is refused."""
-        looks = [self.look(number) for number in sorted(self._members[series])]
-        reading = assemble(looks, resample=resample, alike=True)
-        damages = {one.path for one in looks if one.problem is not None}
-        kept = tuple(one for one in reading.refused if not damages.issuperset(one.files))
-        return Reading(reading.found, kept, ())
+    def _light(self, found: Found, places: Mapping[int, tuple[int, int]]) -> Found:
+        """The volume without its slices: only where they are is kept, and how they become an array."""
+        load = found.volume.load
+        assert isinstance(load, partial)
+        numbers, rows = zip(*(places[id(one)] for one in load.args[0]), strict=True)
+        way = self._ways.number((load.func, tuple(load.keywords.items())))
+        again = Again(self, array("I", numbers), array("Q", rows), way)
+        return replace(found, volume=found.volume.loaded_by(again), files=self._files.all_of(found.files))
 
-    def _light(self, found: Found, series: int, place: int, resample: bool) -> Found:
-        volume = found.volume.loaded_by(Again(self, series, place, resample))
-        return replace(found, volume=volume, files=self._files.all_of(found.files))
-
-    def volume_of(self, series: int, place: int, *, resample: bool) -> Found:
-        """One volume of a series with its slices; of a series that is asked for again and again, it is put together once.
-
-        `resample` is as it was when `reading` was asked for it.
-        """
-        if series in self._kept:
-            return self._kept[series][place]
-        if self._latest[0] != series:
-            self._latest = series, self._assembled(series, resample=resample).found
-        return self._latest[1][place]
+    def loading(self, numbers: "array[int]", rows: "array[int]", way: int) -> Callable[[], Array]:
+        """How a volume is loaded whose slices lie in these rows, those of these files."""
+        function, keywords = self._ways.items[way]
+        slices: list[Slice] = []
+        for number, group in groupby(zip(numbers, rows, strict=True), key=itemgetter(0)):
+            slices.extend(self._slices(number, self._files.path(number), [row for _, row in group]))
+        return partial(function, tuple(slices), **dict(keywords))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Again:
-    """Loads a volume whose slices are packed away."""
+    """Loads a volume whose slices are packed away.
+
+    Attributes:
+        looks: where they are packed.
+        numbers, rows: of its slices in their order: the file of each, and its place among all slices.
+        way: number of the function that makes an array of them.
+    """
 
     looks: Looks
-    series: int
-    place: int
-    resample: bool
+    numbers: "array[int]"
+    rows: "array[int]"
+    way: int
 
-    def whole(self) -> Found:
-        """The volume with its slices, as a worker can be given it."""
-        return self.looks.volume_of(self.series, self.place, resample=self.resample)
+    def whole(self) -> Callable[[], Array]:
+        """The same for another process, which has nothing of what is packed here."""
+        return self.looks.loading(self.numbers, self.rows, self.way)
 
     def __call__(self) -> Array:
         """Decode it here."""
-        return self.whole().volume.load()
+        return self.whole()()
 
 
 def whole(found: Found) -> Found:
     """The same volume with all that is needed to decode it elsewhere."""
     load: Callable[[], Array] = found.volume.load
-    if not isinstance(load, Again):
-        return replace(found, files=tuple(found.files))
-    full = load.whole()
-    return replace(found, volume=full.volume, files=tuple(full.files))
+    volume = found.volume.loaded_by(load.whole()) if isinstance(load, Again) else found.volume
+    return replace(found, volume=volume, files=tuple(found.files))
 
 
 def packed(files: Files, refusals: Iterable[Refused]) -> Iterator[Refused]:

@@ -34,6 +34,10 @@ class Names(Mapping[str, Path]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Names and paths as text, for who asks the system about each of them."""
+        return ((name, self.prefix + name) for name in self.names)
+
     def place(self, name: str) -> int | None:
         """Where a name stands among the others, or None."""
         at = bisect_left(self.names, name)
@@ -70,6 +74,10 @@ class Files(Mapping[str, Path]):
 
     def __len__(self) -> int:
         return sum(len(names) for _, names in self.folders)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Names and paths as text."""
+        return ((start + name, text) for start, names in self.folders for name, text in names.texts())
 
     def path(self, number: int) -> Path:
         """The file under a number."""

@@ -1,7 +1,8 @@
 """Received files to a dataset: look, assess, quarantine what is refused, store the rest, and write all of it down."""
 
+import gc
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -43,6 +44,8 @@ _WORK = ("bedside.formats.header_pass", "bedside.ingest.convert")
 _MEMORY = "received"
 _BYTES = 32
 """Of a digest."""
+_COLLECT_AFTER = 20_000
+"""New objects after which cycles among them are looked for: nearly all of them stay, and are looked through in vain."""
 
 
 class Ingested(Record):
@@ -83,9 +86,9 @@ class _Batch:
     """Digest of the table's bytes."""
     parent: Dataset | None
 
-    def hidden(self) -> Iterator[tuple[str, Path]]:
+    def hidden(self) -> Iterator[tuple[str, str]]:
         """Names behind which nobody without the key can look, and paths."""
-        return ((self.rules.identity.hidden(name), path) for name, path in self.discovery.files.items())
+        return ((self.rules.identity.hidden(name), path) for name, path in self.discovery.files.texts())
 
     def certificate(self, digests: bytearray, records: Records) -> str:
         """Digest of the certificate of de-identification of all images, "" without one."""
@@ -111,8 +114,8 @@ class _Batch:
         names = (bytes.fromhex(self.rules.identity.hidden(name)) for name in self.discovery.files)
         rows = sorted(name + digests[_BYTES * n : _BYTES * (n + 1)] for n, name in enumerate(names))
         for number, row in enumerate(rows):
-            comma = b"," if number else b""
-            total.update(comma + canonical_json([row[:_BYTES].hex(), row[_BYTES:].hex() if any(row[_BYTES:]) else ""]))
+            digest = row[_BYTES:].hex() if any(row[_BYTES:]) else ""
+            total.update(f'{"," if number else ""}["{row[:_BYTES].hex()}","{digest}"]'.encode())
         total.update(b"]," + canonical_json([parent, *seal])[1:])
         return total.hexdigest()
 
@@ -147,7 +150,7 @@ def ingest(
     """
     workspace = config.workspace
     batch = _batch(config, Path(source), add=add)
-    with alone(workspace), ExitStack() as stack:
+    with alone(workspace), _seldom_collecting(), ExitStack() as stack:
         if add:  # again, because another process may have made a version while this one waited
             batch = replace(batch, parent=_followed(config, batch.rules))
         records = Records(workspace)
@@ -166,6 +169,17 @@ def ingest(
         stats.remember(looks, seen.digests)
         _remember_own(known)
     return known
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Look for cycles of garbage less often meanwhile."""
+    first, *others = gc.get_threshold()
+    gc.set_threshold(max(first, _COLLECT_AFTER) if first else 0, *others)  # 0: somebody wants none to be looked for
+    try:
+        yield
+    finally:
+        gc.set_threshold(first, *others)
 
 
 def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, progress: Progress) -> Dataset:

@@ -1,5 +1,6 @@
 """What a folder's files looked like when they were hashed, so that a folder that did not change is not read again."""
 
+import os
 import time
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ _SETTLED_NS = 2_000_000_000
 _DIGEST_BYTES = 32
 _NUMBERS = 4
 _Stat = tuple[int, int, int, int]
-Hidden = Iterable[tuple[str, Path]]
+Hidden = Iterable[tuple[str, str | Path]]
 """Files, always in one order: keyed hash of the name, and path."""
 
 
@@ -91,9 +92,9 @@ def _line(name: str, stat: _Stat) -> str:
     return f"{name} {stat[0]} {stat[1]} {stat[2]} {stat[3]}"
 
 
-def _stat(path: Path) -> _Stat:
+def _stat(path: str | Path) -> _Stat:
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError:
         return 0, 0, 0, 0
     return found.st_size, found.st_mtime_ns, found.st_ino & (1 << 63) - 1, found.st_ctime_ns

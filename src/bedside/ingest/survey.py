@@ -70,7 +70,7 @@ def survey(
     digests = bytearray(_BYTES * len(files))
     looks = Looks(files, digests)
     niftis: dict[int, Found | Refused] = {}
-    for place, seen in header_pass(Paths(files, waiting), executor, identity, pixels=pixels, progress=progress):
+    for place, seen in header_pass(Paths(files, waiting), executor, identity, pixels=pixels, alike=False, progress=progress):
         number = waiting[place]
         digests[_BYTES * number : _BYTES * (number + 1)] = bytes.fromhex(seen.digest) or bytes(_BYTES)
         if isinstance(seen.content, Look):
