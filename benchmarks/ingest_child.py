@@ -4,6 +4,10 @@ import sys
 from pathlib import Path
 from time import perf_counter, sleep
 
+from bedside.cli import prepare
+
+prepare()  # as the command line does before it imports anything large
+# ruff: noqa: E402
 from bedside.adapters.nursery import fork_ahead
 from bedside.core.config import Config, Study
 from bedside.core.site import Site
