@@ -1,5 +1,6 @@
 """Claims about prediction in a stream: the bits of the full computation, in memory that does not hold the whole."""
 
+import weakref
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from bedside.core.errors import ResourceError
 from bedside.core.volume import Reorientation
 from bedside.data.regrid import LinearAxis, Regrid
-from bedside.engines import memory
+from bedside.engines import memory, wrap
 from bedside.engines.memory import Ceiling, PeakWatch
 from bedside.engines.predict import open_model
 from bedside.engines.stream import Frontier
@@ -200,6 +201,32 @@ class Listener:
 
     def advance(self, done, note=""):
         self.said.append((done, note))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_nothing_of_a_window_is_held_while_the_next_is_computed(batch):
+    before = []
+
+    def forward(windows):
+        assert all(one() is None for one in before)
+        output = np.repeat(windows, 3, axis=1)
+        before.append(weakref.ref(output))
+        return output
+
+    taken = []
+    SlidingWindow(forward, (4, 4, 4), 0.5, batch=batch).stream(
+        np.ones((1, 9, 9, 9), np.float32), lambda box, values: taken.append(values.sum())
+    )
+    assert len(before) == -(-64 // batch)
+    assert sum(taken) == pytest.approx(3 * 9**3)
+
+
+@pytest.mark.parametrize(
+    ("needed_mb", "allowed_mb", "small"), [(900, None, True), (2000, None, False), (900, 1000, False), (900, 2100, True)]
+)
+def test_memory_of_windows_is_kept_where_little_is_needed_and_much_is_allowed(needed_mb, allowed_mb, small):
+    ceiling = None if allowed_mb is None else Ceiling(allowed_mb)
+    assert wrap._is_small(int(needed_mb * 1e6), 300_000_000, ceiling) is small
 
 
 def test_every_window_is_told(unet, case):

@@ -26,15 +26,13 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Literal, NamedTuple, NoReturn
 
 from bedside.core.errors import BedsideError
+from bedside.core.heap import keep_small_pieces
 
 MESSAGE_BYTES = 1 << 16
 """Of one question to the nursery, or its answer."""
 FUNCTION, ITEM = b"F", b"I"
 _COLLECT_AFTER = 20_000
 """Objects made before cycles among them are looked for: an item makes thousands, and hardly any cycle."""
-_KEPT_MEMORY = {-3: 8 << 20, -1: 32 << 20}
-"""M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: pieces of one file or plane are taken from memory that the last item left,
-where the kernel would else give every page anew; a volume still goes back when it is done."""
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -132,8 +130,7 @@ def _fork(control: socket.socket, descriptor: int, memory_bytes: int) -> dict[st
     control.close()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
-    for option, size_bytes in _KEPT_MEMORY.items():
-        _LIBC.mallopt(option, size_bytes)
+    keep_small_pieces()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = _address_space_bytes() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

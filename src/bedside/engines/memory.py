@@ -1,6 +1,5 @@
 """How much memory a prediction needs, measured on its first windows, and the ceiling that it is held to."""
 
-import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,6 @@ _BETWEEN_SECONDS = 0.002
 def resident_bytes() -> int:
     """What of this process is in memory now (proc_pid_statm(5): the second number, in pages)."""
     return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
-
-
-def give_back() -> None:
-    """Let the system have what lies free in the C library's heap, where that library can (malloc_trim(3), glibc).
-
-    Outputs of windows are as large as what the heap keeps for itself, so holes between them would add up to gigabytes.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class PeakWatch:

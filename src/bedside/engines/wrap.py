@@ -1,6 +1,7 @@
 """Wrappers around an engine's function: a volume of any size out of windows of one size."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
@@ -8,11 +9,17 @@ import numpy as np
 import torch
 
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
+from bedside.core.heap import give_back, kept_heap
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import FloatArray, Forward
-from bedside.engines.memory import Ceiling, PeakWatch, give_back
+from bedside.engines.memory import MEGABYTE, Ceiling, PeakWatch, resident_bytes
 from bedside.engines.stream import FLOAT_BYTES, Frontier, Take, writable
 from bedside.engines.windows import Box, Corner, Shape, WindowGrid
+
+SPARE_BYTES = 512 << 20
+"""What a prediction may keep of the memory of earlier windows beyond what it needs: then a window takes half as long."""
+SMALL_BYTES = 1 << 30
+"""A prediction that needs no more than this may keep so much; one that needs more gives back all it can after each window."""
 
 
 def unchanged(output: FloatArray) -> FloatArray:
@@ -67,12 +74,13 @@ class SlidingWindow:
         """
         image, before = self._padded(np.asarray(array, dtype=np.float32))
         grid, total = self.grid((array.shape[1], array.shape[2], array.shape[3])), None
-        for group in self._groups(grid):
-            for numbers, output in zip(group, self._compute(image, grid, group), strict=True):
-                values = torch.from_numpy(output).mul_(torch.from_numpy(grid.weight(numbers)))
-                if total is None:
-                    total = torch.zeros((output.shape[0], *image.shape[1:]), dtype=torch.float32)
-                total[(slice(None), *grid.box(numbers))].add_(values)
+        with kept_heap():
+            for group in self._groups(grid):
+                for numbers, output in zip(group, self._compute(image, grid, group), strict=True):
+                    values = torch.from_numpy(output).mul_(torch.from_numpy(grid.weight(numbers)))
+                    if total is None:
+                        total = torch.zeros((output.shape[0], *image.shape[1:]), dtype=torch.float32)
+                    total[(slice(None), *grid.box(numbers))].add_(values)
         assert total is not None
         cut = tuple(slice(b, b + size) for b, size in zip(before, array.shape[1:], strict=True))
         return np.ascontiguousarray(total.numpy()[(slice(None), *cut)])
@@ -97,20 +105,29 @@ class SlidingWindow:
         spatial = (array.shape[1], array.shape[2], array.shape[3])
         image, before = self._padded(np.asarray(array, dtype=np.float32))
         grid = self.grid(spatial)
-        frontier, done = Frontier(grid), 0
+        frontier, done, begun_bytes = Frontier(grid), 0, resident_bytes()
         progress.start("windows", float(grid.count))
-        for group in self._groups(grid):
-            with PeakWatch(wanted=ceiling is not None and not done) as watch:
-                outputs = self._compute(image, grid, group)
-            if ceiling is not None and not done:
-                ceiling.check(watch.peak_bytes + self.held_bytes(spatial, outputs[0].shape[0]) + later_bytes)
-            for numbers, output in zip(group, outputs, strict=True):
-                frontier.add(numbers, output)
-                for box, values in frontier.finished(numbers):
-                    _cropped(take, box, values, spatial=spatial, before=before)
-            done += len(group)
-            give_back()
-            progress.advance(float(done), f"window {done} of {grid.count}")
+        with ExitStack() as stack:
+            limit_bytes = 0
+            for group in self._groups(grid):
+                with PeakWatch(wanted=not done) as watch:
+                    outputs = self._compute(image, grid, group)
+                if not done:
+                    needed_bytes = watch.peak_bytes + self.held_bytes(spatial, outputs[0].shape[0]) + later_bytes
+                    if ceiling is not None:
+                        ceiling.check(needed_bytes)
+                    if _is_small(needed_bytes, begun_bytes, ceiling):
+                        stack.enter_context(kept_heap())
+                        limit_bytes = needed_bytes + SPARE_BYTES
+                for numbers in group:
+                    frontier.add(numbers, outputs.pop(0))  # nothing of a window is held while the next is computed
+                    for box, values in frontier.finished(numbers):
+                        _cropped(take, box, values, spatial=spatial, before=before)
+                        del values
+                done += len(group)
+                if resident_bytes() > limit_bytes:
+                    give_back()
+                progress.advance(float(done), f"window {done} of {grid.count}")
 
     def _padded(self, image: FloatArray) -> tuple[FloatArray, list[int]]:
         """The volume with its edge values about it where it is smaller than a window, and how many before it along I, J, K."""
@@ -130,6 +147,13 @@ class SlidingWindow:
         """The activated outputs of a batch of windows; they may be overwritten."""
         windows = np.stack([image[(slice(None), *grid.box(numbers))] for numbers in group])
         return [writable(self.activate(output)) for output in checked(self.forward, windows)]
+
+
+def _is_small(needed_bytes: int, begun_bytes: int, ceiling: Ceiling | None) -> bool:
+    """Whether the memory of a window may be kept for the next: little is needed, and what is allowed is far away."""
+    if needed_bytes - begun_bytes > SMALL_BYTES:
+        return False
+    return ceiling is None or (needed_bytes + 2 * SPARE_BYTES) / MEGABYTE < ceiling.allowed_mb
 
 
 def _cropped(take: Take, box: Box, values: FloatArray, *, spatial: Shape, before: list[int]) -> None:

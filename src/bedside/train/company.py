@@ -29,6 +29,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # the stub
 
 from bedside.core.config import Study
 from bedside.core.errors import BedsideError, ResourceError, UsageError
+from bedside.core.heap import kept_heap
 from bedside.core.plan import Plan
 from bedside.core.site import Site
 from bedside.core.task import Network, Task
@@ -244,7 +245,7 @@ def follow(ranks: Ranks, seconds: float, *, loopback: bool) -> int:
     assert ranks.store is not None
     try:
         ranks.store.set(f"here/{ranks.rank}", "1")
-        with _met(ranks, seconds, loopback=loopback):
+        with kept_heap(), _met(ranks, seconds, loopback=loopback):
             _Followed(ranks).run()
             ranks.store.set(f"gone/{ranks.rank}", "1")
     except BedsideError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from bedside.core.errors import ResourceError
+from bedside.core.heap import give_back
 from bedside.core.plan import Plan
 from bedside.core.run import Incident
 from bedside.core.task import divisors
@@ -90,6 +91,7 @@ def in_windows(attempt: Callable[[Shape], float], window: Shape, network: object
 def release() -> None:
     """Give back what nobody uses."""
     gc.collect()
+    give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -15,6 +15,7 @@ from bedside.core.config import Config, Study
 from bedside.core.dataset import Dataset
 from bedside.core.digest import digest_json
 from bedside.core.files import write_atomic
+from bedside.core.heap import kept_heap
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event
 from bedside.core.lesson import kept_task, parents_of
@@ -109,7 +110,7 @@ def join(config: Config, dataset: Dataset) -> int | None:
 
 @contextmanager
 def _computing(config: Config, planned: Plan) -> Iterator[None]:
-    """Threads, and whether only operations that repeat may run.
+    """Threads, memory that is used again, and whether only operations that repeat may run.
 
     A training that must repeat takes the number of threads of its plan, wherever it goes on: sums depend on it.
     """
@@ -119,7 +120,8 @@ def _computing(config: Config, planned: Plan) -> Iterator[None]:
     torch.set_num_threads(max(1, threads // processes_here(config.site)))
     torch.use_deterministic_algorithms(repeats or before)
     try:
-        yield
+        with kept_heap():
+            yield
     finally:
         torch.use_deterministic_algorithms(before)
 
