@@ -128,11 +128,14 @@ def main() -> None:
         runners["nnU-Net fp32"] = Peer(given.peer, given, threads)
     found: dict[str, list[float]] = {name: [] for name in runners}
     batches: list[float] = []
-    for turn in range(given.turns + 1):
-        for name, runner in runners.items():
-            seconds = runner.steps(given.steps)
-            found[name] += seconds if turn else []
-        batches += next(iter(sides.values())).batches(given.steps) if turn else []
+    from bedside.core.heap import kept_heap
+
+    with kept_heap():  # as in a training
+        for turn in range(given.turns + 1):
+            for name, runner in runners.items():
+                seconds = runner.steps(given.steps)
+                found[name] += seconds if turn else []
+            batches += next(iter(sides.values())).batches(given.steps) if turn else []
     whole = median(found["nnU-Net fp32"]) if given.peer else float("nan")
     print(f"command: {' '.join(['python', *sys.argv])}; {threads} threads, load {os.getloadavg()[0]:.1f}\n")
     print("| side | seconds per step (median) | quickest | ratio to nnU-Net | cutting and augmenting |\n|---|---|---|---|---|")
