@@ -1,9 +1,10 @@
 """Claims about the heap: what is freed is used again while it is kept, and goes back afterwards."""
 
 import ctypes
+import platform
 import resource
-import sys
 from ctypes import c_size_t, c_void_p
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bedside.core import heap
 from bedside.core.heap import give_back, kept_heap
 from bedside.engines.memory import resident_bytes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or not hasattr(heap._LIBRARY, "mallopt"), reason="glibc's options only")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's options only")
 BYTES = 48 << 20
 """Above what glibc keeps by itself."""
 
@@ -41,13 +42,35 @@ def test_pages_are_fetched_once_while_the_heap_is_kept():
 
 def test_inner_users_leave_the_heap_as_the_outer_one_wants_it_and_the_last_gives_all_back():
     give_back()
-    each_time, before = page_faults(4), resident_bytes()
+    each_time = page_faults(4)
+    give_back()
+    before = resident_bytes()
     with kept_heap():
         with kept_heap():
             page_faults(1)
         assert page_faults(4) < each_time / 10
         assert resident_bytes() - before > BYTES // 2
     assert resident_bytes() - before < BYTES // 2
+
+
+def test_what_a_worker_keeps_is_set_again_after_a_wider_keeping(monkeypatch):
+    told = []
+    monkeypatch.setattr(heap, "_LIBRARY", SimpleNamespace(mallopt=lambda *option: told.append(option) or 1))
+    monkeypatch.setattr(heap, "_after", heap._USUAL)
+    heap.keep_small_pieces()
+    with kept_heap():
+        pass
+    few, keep = list(heap._FEW.items()), list(heap._KEEP.items())
+    assert told == [*few, *keep, *few]
+
+
+def test_a_library_that_refuses_a_high_threshold_is_told_the_highest_it_takes(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        heap, "_LIBRARY", SimpleNamespace(mallopt=lambda option, value: told.append((option, value)) or value <= 32 << 20)
+    )
+    heap._set({heap._MMAP_THRESHOLD: 1 << 30})
+    assert told == [(heap._MMAP_THRESHOLD, 1 << 30), (heap._MMAP_THRESHOLD, 32 << 20)]
 
 
 def test_an_error_inside_is_raised_and_ends_the_keeping():
@@ -59,7 +82,7 @@ def test_an_error_inside_is_raised_and_ends_the_keeping():
 
 def test_what_is_computed_is_the_same_to_the_bit():
     torch.manual_seed(0)
-    net, image = torch.nn.Conv3d(2, 8, 3, padding=1), torch.randn(2, 2, 24, 24, 24)
+    net, image = torch.nn.Conv3d(1, 16, 3, padding=1), torch.randn(1, 1, 88, 88, 88)
 
     def step():
         net.zero_grad()

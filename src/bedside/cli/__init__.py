@@ -64,7 +64,7 @@ def prepare() -> None:
     Plugins of pydantic, which any installed package may bring, would be shown every value that is validated; and looking for
     them takes a tenth of the start.
     """
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.set_threshold(_COLLECT_AFTER)
 
 

@@ -16,9 +16,13 @@ _KEEP = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 64 
 _USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 128 << 10}
 """Where glibc's own rule ends for a process that frees large pieces (mallopt(3))."""
 _FEW = {_MMAP_THRESHOLD: 8 << 20, _TRIM_THRESHOLD: 32 << 20}
+_MOST_OF_OLDER = 32 << 20
+"""Older libraries refuse a higher threshold."""
 _LIBRARY = ctypes.CDLL(None)
 _lock = Lock()
 _users = 0
+_after = _USUAL
+"""What is set when nobody keeps the heap any more."""
 
 
 @contextmanager
@@ -35,13 +39,17 @@ def kept_heap() -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users:
-                _set(_USUAL)
+                _set(_after)
                 give_back()
 
 
 def keep_small_pieces() -> None:
     """Keep pieces of the size of one file or one slice, from now on; what is as large as a volume goes back."""
-    _set(_FEW)
+    global _after
+    with _lock:
+        _after = _FEW
+        if not _users:
+            _set(_after)
 
 
 def give_back() -> None:
@@ -56,4 +64,5 @@ def _set(options: Mapping[int, int]) -> None:
     tell = getattr(_LIBRARY, "mallopt", None)
     if tell is not None:
         for option, value in options.items():
-            tell(option, value)
+            if not tell(option, value) and option == _MMAP_THRESHOLD:
+                tell(option, _MOST_OF_OLDER)

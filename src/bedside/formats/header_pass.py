@@ -86,7 +86,7 @@ def header_pass(
         elif alike:
             yield from ((at + n, _shared(seen, path, shared)) for n, (path, seen) in enumerate(zip(chunk, answer, strict=True)))
         else:
-            yield from enumerate(answer, at)
+            yield from zip(range(at, at + len(chunk)), answer, strict=True)
         done += len(chunk)
         progress.advance(done, f"{done / max(time.monotonic() - start, 1e-3):.0f} files/s")
     for place, alone in zip(again, executor.map(look_at_chunk, [(paths[place],) for place in again]), strict=True):
