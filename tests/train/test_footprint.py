@@ -26,7 +26,16 @@ def test_what_is_kept_and_computed_grows_with_the_voxels_and_the_patches_at_once
     for other in (twice, larger):
         assert other.saved_mb == pytest.approx(2 * one.saved_mb, rel=0.01)
         assert other.gigaflops == pytest.approx(2 * one.gigaflops, rel=0.01)
-    assert one.peak_mb < twice.peak_mb
+    assert one.peak_mb < larger.peak_mb
+
+
+def test_a_single_patch_in_float32_is_held_as_columns_where_torch_computes_it_so():
+    # first convolution: 1 x 112 x 112 <= 20480, 27 numbers per voxel; of the others the least is 32 x 28 x 28, which is more
+    network, asked = DynUNet(features=8, levels=3), {"channels": (1, 3), "patch": (112, 112, 16)}
+    one = footprint(network, Segmentation(), micro_batch=1, **asked)
+    assert one.columns_mb == pytest.approx(4 * 27 * 112 * 112 * 16 / 1e6)
+    for other in ({"micro_batch": 2}, {"micro_batch": 1, "reduced": True}):
+        assert footprint(network, Segmentation(), **asked, **other).columns_mb == 0
 
 
 def test_work_is_that_of_torchs_own_counter():

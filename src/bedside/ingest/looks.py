@@ -1,6 +1,7 @@
 """What the header pass saw of every DICOM file, packed into columns: some 200 bytes for a file of one frame.
 
-Of a volume it is kept where its slices lie, 12 bytes each, and how they become an array. Objects are made of it again for one series at a time, when its volumes are put together and when they are converted.
+Of a volume it is kept where its slices lie, 12 bytes each, and how they become an array. Objects are made again for
+one series at a time, when its volumes are put together and when they are converted.
 """
 
 import struct

@@ -1,7 +1,7 @@
 """What a training step will need, known before it runs: its memory and its arithmetic."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,18 +15,22 @@ from bedside.core.task import Network, Task
 from bedside.networks.deep import loss_of
 
 MEGABYTE = 1e6
-PROCESS_MB = 575.0
+PROCESS_MB = 640.0
 """Resident memory of a training process without the tensors of its steps: interpreter, torch, kernels and their scratch memory
 (measured on Linux x86-64 with the processor build of torch; `benchmarks/plan_memory.py` compares predictions with runs)."""
-COPIES_OF_WEIGHTS = 5
-"""Weights, gradients, two moments of the optimizer, the average."""
+COPIES_OF_WEIGHTS = 11
+"""Weights, gradients, two moments of the optimizer, the average, the best so far; all but the gradients again in a checkpoint."""
 PASSES = 3
 """A backward pass costs two forward passes: gradients of the input and of the weights."""
 LEAST_SIDE = 8
 REDUCED = 0.55
 """Share of the saved memory that is left in bfloat16: most activations halve, the loss does not (counted: 0.53 to 0.63)."""
-TRANSIENT = 2.5
-"""How many tensors of the largest activation live beside the saved ones when the backward pass begins."""
+TRANSIENT = 3.1
+"""How many tensors of the largest activation live beside the saved ones when the backward pass begins, or lie free among them."""
+COLUMNS = 2.3
+"""How often a convolution's input is held as columns, one per voxel of its kernel, where torch computes it so."""
+_MOST_FOR_COLUMNS = 20480
+"""Of C x I x J: torch's rule for one patch in float32 (`use_mkldnn` of aten/src/ATen/native/Convolution.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Footprint:
     """One forward and backward pass.
 
     Attributes:
-        parameters: of the network; saved_mb: kept between the passes; largest_mb: of one activation.
+        parameters: of the network; saved_mb: kept between the passes; largest_mb: of one activation; columns_mb: of the inputs
+            of convolutions that are held as columns.
         gigaflops: of both passes together, a multiplication and an addition counted as two.
     """
 
@@ -42,12 +47,13 @@ class Footprint:
     saved_mb: float
     largest_mb: float
     gigaflops: float
+    columns_mb: float = 0.0
 
     @property
     def peak_mb(self) -> float:
         """Resident memory at the peak of a training on the processor."""
         weights = 4 * COPIES_OF_WEIGHTS * self.parameters / MEGABYTE
-        return PROCESS_MB + weights + self.saved_mb + TRANSIENT * self.largest_mb
+        return PROCESS_MB + weights + self.saved_mb + TRANSIENT * self.largest_mb + COLUMNS * self.columns_mb
 
 
 def footprint(
@@ -80,7 +86,14 @@ def footprint(
     scale = micro_batch * math.prod(patch) / math.prod(small) * (REDUCED if reduced else 1.0) / MEGABYTE
     parameters = sum(parameter.numel() for parameter in net.parameters())
     work = PASSES * flops.counted * micro_batch * math.prod(patch) / math.prod(small)
-    return Footprint(parameters, scale * sum(sizes), scale * max(sizes, default=0), work / 1e9)
+    columns = 0.0 if reduced or micro_batch > 1 else _columns_mb(flops.columns, patch, small)
+    return Footprint(parameters, scale * sum(sizes), scale * max(sizes, default=0), work / 1e9, columns)
+
+
+def _columns_mb(columns: Sequence[tuple[int, int]], patch: Patch, small: Patch) -> float:
+    """What convolutions of a single patch hold as columns, of pairs that were counted on the small patch."""
+    i, j, k = (side / least for side, least in zip(patch, small, strict=True))
+    return sum(4 * numbers * i * j * k for face, numbers in columns if face * i * j <= _MOST_FOR_COLUMNS) / MEGABYTE
 
 
 def _no_target(task: Part, out_channels: int, patch: Patch) -> torch.Tensor:
@@ -121,6 +134,8 @@ class _Flops:
 
     def __init__(self, net: nn.Module) -> None:
         self.counted = 0.0
+        self.columns: list[tuple[int, int]] = []
+        """Of plain convolutions with more than one voxel: C x I x J of the input, and how many numbers its columns are."""
         for module in net.modules():
             if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):  # noqa: SLF001 - the common type has no public name
                 module.register_forward_hook(self._count)
@@ -131,5 +146,9 @@ class _Flops:
             self.counted += 2.0 * weights * output.numel() / module.out_features
             return
         transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)  # noqa: SLF001 - the common type has no public name
+        kernel = math.prod(cast("tuple[int, ...]", module.kernel_size))
+        if kernel > 1 and not transposed and given[0].ndim == 5:
+            _, channels, i, j, _ = given[0].shape
+            self.columns.append((channels * i * j, kernel * channels * math.prod(output.shape[2:])))
         reached = given[0] if transposed else output
         self.counted += 2.0 * weights * reached.numel() / reached.shape[1]

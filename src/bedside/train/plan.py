@@ -215,7 +215,10 @@ def _need(draft: _Draft, size: _Size) -> Footprint:
     task = cast("Task", draft.study.task)
     channels = (draft.data.channels, task.out_channels(draft.study.contract))
     try:
-        return footprint(size.network, draft.study.task, channels=channels, patch=size.patch, micro_batch=size.micro_batch)
+        reduced = draft.study.train.precision == "bf16"  # "auto" is not settled yet, and may take more
+        return footprint(
+            size.network, draft.study.task, channels=channels, patch=size.patch, micro_batch=size.micro_batch, reduced=reduced
+        )
     except RuntimeError as error:
         raise UsageError(
             f"The network does not take patches of {_by(size.patch)} voxels; choose another train.patch.", code="PATCH"
