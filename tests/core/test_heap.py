@@ -1,6 +1,7 @@
 """Claims about the heap: what is freed is used again while it is kept, and goes back afterwards."""
 
 import ctypes
+import gc
 import platform
 import resource
 from ctypes import c_size_t, c_void_p
@@ -11,10 +12,10 @@ import pytest
 import torch
 
 from bedside.core import heap
-from bedside.core.heap import give_back, kept_heap
+from bedside.core.heap import give_back, kept_heap, seldom_collecting
 from bedside.engines.memory import resident_bytes
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's options only")
+on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="NO HEAP WAS MEASURED: this C library is not glibc")
 BYTES = 48 << 20
 """Above what glibc keeps by itself."""
 
@@ -31,6 +32,7 @@ def page_faults(rounds):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@on_glibc
 def test_pages_are_fetched_once_while_the_heap_is_kept():
     give_back()
     each_time = page_faults(4)
@@ -40,6 +42,7 @@ def test_pages_are_fetched_once_while_the_heap_is_kept():
     assert page_faults(4) > each_time / 2
 
 
+@on_glibc
 def test_inner_users_leave_the_heap_as_the_outer_one_wants_it_and_the_last_gives_all_back():
     give_back()
     each_time = page_faults(4)
@@ -73,11 +76,29 @@ def test_a_library_that_refuses_a_high_threshold_is_told_the_highest_it_takes(mo
     assert told == [(heap._MMAP_THRESHOLD, 1 << 30), (heap._MMAP_THRESHOLD, 32 << 20)]
 
 
+@on_glibc
 def test_an_error_inside_is_raised_and_ends_the_keeping():
     each_time = page_faults(4)
     with pytest.raises(ValueError, match="inside"), kept_heap():
         raise ValueError("inside")
     assert page_faults(4) > each_time / 2
+
+
+def test_cycles_wait_until_the_last_of_several_is_done():
+    before = gc.get_threshold()
+    gc.set_threshold(700, 11, 12)
+    try:
+        with seldom_collecting():
+            with seldom_collecting():
+                assert gc.get_threshold() == (20_000, 11, 12)
+            assert gc.get_threshold() == (20_000, 11, 12)
+        assert gc.get_threshold() == (700, 11, 12)
+        gc.set_threshold(0)
+        with seldom_collecting():
+            assert gc.get_threshold()[0] == 0
+        assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_what_is_computed_is_the_same_to_the_bit():

@@ -8,7 +8,7 @@ import pytest
 
 from bedside.networks.unet import DynUNet, UNet
 from bedside.tasks.segmentation import Segmentation
-from bedside.train.footprint import footprint
+from bedside.train.footprint import COLUMNS, footprint
 
 SMALL = DynUNet(features=8, levels=3)
 
@@ -27,6 +27,8 @@ def test_what_is_kept_and_computed_grows_with_the_voxels_and_the_patches_at_once
         assert other.saved_mb == pytest.approx(2 * one.saved_mb, rel=0.01)
         assert other.gigaflops == pytest.approx(2 * one.gigaflops, rel=0.01)
     assert one.peak_mb < larger.peak_mb
+    assert one.peak_mb - COLUMNS * one.columns_mb < twice.peak_mb
+    assert need(micro_batch=1, reduced=True).peak_mb < need(micro_batch=2, reduced=True).peak_mb
 
 
 def test_a_single_patch_in_float32_is_held_as_columns_where_torch_computes_it_so():

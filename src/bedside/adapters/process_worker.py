@@ -26,13 +26,11 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Literal, NamedTuple, NoReturn
 
 from bedside.core.errors import BedsideError
-from bedside.core.heap import keep_small_pieces
+from bedside.core.heap import collect_seldom, keep_small_pieces
 
 MESSAGE_BYTES = 1 << 16
 """Of one question to the nursery, or its answer."""
 FUNCTION, ITEM = b"F", b"I"
-_COLLECT_AFTER = 20_000
-"""Objects made before cycles among them are looked for: an item makes thousands, and hardly any cycle."""
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -129,7 +127,7 @@ def _fork(control: socket.socket, descriptor: int, memory_bytes: int) -> dict[st
         os._exit(1)
     control.close()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
+    collect_seldom()
     keep_small_pieces()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = _address_space_bytes() + memory_bytes

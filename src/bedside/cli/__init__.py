@@ -1,6 +1,5 @@
 """The command line: one verb per step. Results on stdout, `--json` for programs, everything else on stderr."""
 
-import gc
 import json
 import os
 import signal
@@ -9,9 +8,7 @@ import traceback
 from types import FrameType
 
 from bedside.core.errors import BedsideError, ConfigError, GateRefused, Interrupted, ResourceError, UsageError, disk_errors
-
-_COLLECT_AFTER = 20_000
-"""New objects after which cycles among them are looked for; with Python's 700 the start alone looks hundreds of times in vain."""
+from bedside.core.heap import collect_seldom
 
 
 def main() -> None:
@@ -65,7 +62,7 @@ def prepare() -> None:
     them takes a tenth of the start.
     """
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.set_threshold(_COLLECT_AFTER)
+    collect_seldom()
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

@@ -1,11 +1,12 @@
-"""The C library's heap (glibc): whether memory that was freed waits for the next piece of its size, or goes back to the system.
+"""Memory that is used again: the C library's heap (glibc), and how often Python looks for cycles of garbage.
 
 By itself glibc maps every piece above 32 MB anew and gives what lies free at the end of its heap back, so that each step of a
-training and each window of a prediction pays for the same pages again: with activations of 33 MB half of a convolution's time was
-spent in page faults. What is computed is the same to the bit.
+training and each window of a prediction pays for the same pages again: tens of thousands of page faults a step, and up to a fifth
+of its time. What is computed is the same to the bit.
 """
 
 import ctypes
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -16,6 +17,9 @@ _KEEP = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 64 
 _USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 128 << 10}
 """Where glibc's own rule ends for a process that frees large pieces (mallopt(3))."""
 _FEW = {_MMAP_THRESHOLD: 8 << 20, _TRIM_THRESHOLD: 32 << 20}
+_COLLECT_AFTER = 20_000
+"""New objects after which cycles among them are looked for. Python's own 700 suits programs whose objects go; here most of them
+stay, or go without a cycle, and are looked through in vain."""
 _MOST_OF_OLDER = 32 << 20
 """Older libraries refuse a higher threshold."""
 _LIBRARY = ctypes.CDLL(None)
@@ -23,6 +27,9 @@ _lock = Lock()
 _users = 0
 _after = _USUAL
 """What is set when nobody keeps the heap any more."""
+_patient = 0
+_before = gc.get_threshold()
+"""Of those who let cycles wait for a while, and what was set before the first of them."""
 
 
 @contextmanager
@@ -50,6 +57,30 @@ def keep_small_pieces() -> None:
         _after = _FEW
         if not _users:
             _set(_after)
+
+
+def collect_seldom() -> None:
+    """Look for cycles of garbage less often from now on; where somebody wants none to be looked for, that stays so."""
+    first, *others = gc.get_threshold()
+    gc.set_threshold(max(first, _COLLECT_AFTER) if first else 0, *others)
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Look for cycles of garbage less often meanwhile. It may be nested, also in several threads."""
+    global _patient, _before
+    with _lock:
+        _patient += 1
+        if _patient == 1:
+            _before = gc.get_threshold()
+            collect_seldom()
+    try:
+        yield
+    finally:
+        with _lock:
+            _patient -= 1
+            if not _patient:
+                gc.set_threshold(*_before)
 
 
 def give_back() -> None:

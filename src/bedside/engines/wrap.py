@@ -17,7 +17,7 @@ from bedside.engines.stream import FLOAT_BYTES, Frontier, Take, writable
 from bedside.engines.windows import Box, Corner, Shape, WindowGrid
 
 SPARE_BYTES = 512 << 20
-"""What a prediction may keep of the memory of earlier windows beyond what it needs: then a window takes half as long."""
+"""What a prediction may keep of the memory of earlier windows beyond what it needs, so that a window is quicker."""
 SMALL_BYTES = 1 << 30
 """A prediction that needs no more than this may keep so much; one that needs more gives back all it can after each window."""
 

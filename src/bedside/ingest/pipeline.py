@@ -1,8 +1,7 @@
 """Received files to a dataset: look, assess, quarantine what is refused, store the rest, and write all of it down."""
 
-import gc
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +13,7 @@ from bedside.core.dataset import FORMAT, MANIFEST, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
+from bedside.core.heap import seldom_collecting
 from bedside.core.identity import Identity
 from bedside.core.labels import FIRST_CODE
 from bedside.core.ports import Executor
@@ -44,8 +44,6 @@ _WORK = ("bedside.formats.header_pass", "bedside.ingest.convert")
 _MEMORY = "received"
 _BYTES = 32
 """Of a digest."""
-_COLLECT_AFTER = 20_000
-"""New objects after which cycles among them are looked for: nearly all of them stay, and are looked through in vain."""
 
 
 class Ingested(Record):
@@ -150,7 +148,7 @@ def ingest(
     """
     workspace = config.workspace
     batch = _batch(config, Path(source), add=add)
-    with alone(workspace), _seldom_collecting(), ExitStack() as stack:
+    with alone(workspace), seldom_collecting(), ExitStack() as stack:
         if add:  # again, because another process may have made a version while this one waited
             batch = replace(batch, parent=_followed(config, batch.rules))
         records = Records(workspace)
@@ -169,17 +167,6 @@ def ingest(
         stats.remember(looks, seen.digests)
         _remember_own(known)
     return known
-
-
-@contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    """Look for cycles of garbage less often meanwhile."""
-    first, *others = gc.get_threshold()
-    gc.set_threshold(max(first, _COLLECT_AFTER) if first else 0, *others)  # 0: somebody wants none to be looked for
-    try:
-        yield
-    finally:
-        gc.set_threshold(first, *others)
 
 
 def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, progress: Progress) -> Dataset:
