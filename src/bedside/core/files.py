@@ -3,9 +3,13 @@
 import os
 import stat
 import tempfile
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from bedside.core.errors import disk_errors
 
@@ -31,11 +35,49 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+class Syncing:
+    """Forces files to disk beside other work, several at once, because a disk writes waiting files together."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_SYNCING)
+        self._begun: set[str] = set()
+        self._running: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, path: Path) -> None:
+        """Let a file that is whole be forced to disk from now on; one that is removed before its turn is no concern.
+
+        Raises:
+            OSError: the disk refused an earlier file.
+        """
+        if str(path) not in self._begun:
+            self._begun.add(str(path))
+            self._running.append(self._pool.submit(_sync_if_there, path))
+        while self._running and self._running[0].done():
+            self._running.popleft().result()
+
+    def finish(self, paths: Iterable[Path]) -> None:
+        """Wait until these files, and all that were begun, are on disk."""
+        for path in paths:
+            self.begin(path)
+        while self._running:
+            self._running.popleft().result()
+
+
+def _sync_if_there(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        sync_file(path)
+
+
 def sync_files(paths: Iterable[Path]) -> None:
-    """Force many files to disk. The disk is waited for by several threads at once, because it writes waiting files together."""
-    with ThreadPoolExecutor(_SYNCING) as pool:
-        for done in [pool.submit(sync_file, path) for path in paths]:
-            done.result()
+    """Force many files to disk."""
+    with Syncing() as syncing:
+        syncing.finish(paths)
 
 
 def is_plain(path: Path | str) -> bool:
@@ -46,8 +88,14 @@ def is_plain(path: Path | str) -> bool:
         return False
 
 
-def write_atomic(path: Path, data: bytes | bytearray, *, doing: str = "writing a file") -> None:
+def write_atomic(path: Path, data: bytes | bytearray, *, doing: str = "writing a file", wait: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new, never a part, also after a power cut.
+
+    Args:
+        path: of the file.
+        data: all of it.
+        doing: what is said of it when the disk is full.
+        wait: until it is on disk; without, a power cut may leave a part, and the reader has to notice that.
 
     Raises:
         ResourceError: the disk is full; the old content is intact and no temporary file is left.
@@ -58,10 +106,12 @@ def write_atomic(path: Path, data: bytes | bytearray, *, doing: str = "writing a
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if wait:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if wait:
+            sync_folder(path.parent)

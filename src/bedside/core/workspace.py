@@ -8,14 +8,14 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from bedside.core.digest import canonical_json, digest_json, digest_tree, file_table
 from bedside.core.errors import IntegrityError, UsageError, disk_errors
-from bedside.core.files import sync_files, sync_folder, write_atomic
+from bedside.core.files import Syncing, sync_folder, write_atomic
 from bedside.core.ledger import Ledger
 from bedside.core.record import Record
 
@@ -65,7 +65,7 @@ class Workspace:
         with staging_in(self.store, prefix=".staging-") as folder:
             yield folder
 
-    def put(self, staged: Path, *, known: Mapping[str, str] | None = None) -> str:
+    def put(self, staged: Path, *, known: Mapping[str, str] | None = None, syncing: Syncing | None = None) -> str:
         """Move a staged folder into the store and return its digest; putting the same content twice is a no-op.
 
         Files are fsynced and made read-only before the rename, so a reader never sees a part of a value.
@@ -74,10 +74,12 @@ class Workspace:
             staged: the folder.
             known: relative name to SHA-256 of files whose bytes were hashed as they were written; they are not read again. Every
                 byte is hashed when the value is loaded, so a disk that wrote something else is found out then.
+            syncing: what forces some of the files to disk already.
         """
         with disk_errors("writing to the store"):
             files = [path for path in staged.rglob("*") if path.is_file()]
-            sync_files(files)
+            with nullcontext(syncing) if syncing else Syncing() as waiting:
+                waiting.finish(files)
             for path in files:
                 path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
             for path in [staged, *staged.rglob("*")]:

@@ -20,7 +20,7 @@ from bedside.formats.dicom_header import NOTHING_DECIDED
 from bedside.formats.found import Found, Refused
 from bedside.formats.nifti import nifti_stem, read_nifti_volumes
 
-_LEAST_CHUNK, _MOST_CHUNK, _CHUNKS = 2, 32, 32
+_LEAST_CHUNK, _MOST_CHUNK, _FEW_CHUNKS, _CHUNKS = 4, 32, 4, 32
 """Files for one task: enough that the way to a worker costs little beside them, few enough to be looked at again one by one, and
 of a small folder so few that there is some for every worker."""
 _HEADER_BYTES = 1 << 20
@@ -66,7 +66,7 @@ def header_pass(
         The place of a file among the paths, and what was seen; those that were looked at again come last.
     """
     count = len(paths)
-    size = min(max(count // _CHUNKS, _LEAST_CHUNK), _MOST_CHUNK)
+    size = min(max(count // _CHUNKS, min(-(-count // _FEW_CHUNKS), _LEAST_CHUNK), 1), _MOST_CHUNK)
     look_at_chunk: Callable[[tuple[Path, ...]], tuple[Seen, ...]] = partial(look_at_all, identity, pixels)
     again: list[int] = []
     progress.start("reading headers", count)

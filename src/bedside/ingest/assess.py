@@ -11,6 +11,8 @@ from bedside.core.case import ClinicalValue
 from bedside.core.config import Source
 from bedside.core.contract import Contract
 from bedside.core.dataset import ACQUISITION, CaseRecord, VolumeRecord
+from bedside.core.errors import disk_errors
+from bedside.core.files import Syncing
 from bedside.core.identity import Identity
 from bedside.core.ports import Executor, Lost
 from bedside.core.progress import SILENT, Progress
@@ -107,6 +109,7 @@ class Work:
         taken: what was accepted before; grows.
         seal: encrypt the arrays.
         allowance: memory for all conversions together.
+        syncing: forces what was written to disk meanwhile; None: somebody else does.
     """
 
     executor: Executor
@@ -114,6 +117,15 @@ class Work:
     taken: Taken = field(default_factory=Taken)
     seal: bool = False
     allowance: Allowance = field(default_factory=Allowance)
+    syncing: Syncing | None = None
+
+    def written(self, answer: "Converted | tuple[Refused, ...] | Lost") -> None:
+        """Let the arrays of a conversion go to the disk."""
+        if self.folder is not None and self.syncing is not None and isinstance(answer, Converted):
+            for volume in (answer.image, answer.label):
+                if volume is not None:
+                    with disk_errors("writing a case"):
+                        self.syncing.begin(self.folder / volume.file)
 
 
 def outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, *, progress: Progress = SILENT) -> Iterator[Outcome]:
@@ -164,6 +176,7 @@ def _outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, pr
     converted = work.executor.map(function, (_whole(jobs[n]) for n in largest_first), room=room)
     for number, answer in zip(largest_first, converted, strict=True):
         answers[number] = answer
+        work.written(answer)
         progress.advance(len(answers))
     for number, pair in enumerate(jobs):
         yield from _settled(pair, answers[number], rules, work.taken)

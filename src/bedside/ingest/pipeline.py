@@ -12,7 +12,7 @@ from bedside.core.config import Config, Study
 from bedside.core.dataset import FORMAT, MANIFEST, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
 from bedside.core.errors import InputRejected, UsageError
-from bedside.core.files import write_atomic
+from bedside.core.files import Syncing, write_atomic
 from bedside.core.heap import seldom_collecting
 from bedside.core.identity import Identity
 from bedside.core.labels import FIRST_CODE
@@ -175,8 +175,8 @@ def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, pr
     certificate = batch.certificate(seen.digests, records)
     quarantine = Quarantine(workspace.quarantine, seal=batch.config.site.encrypt)
     quarantine.tidy()
-    with workspace.staging() as folder:
-        work = Work(workers, folder, _taken(batch), batch.config.site.encrypt, Allowance.of(batch.config.site))
+    with workspace.staging() as folder, Syncing() as syncing:
+        work = Work(workers, folder, _taken(batch), batch.config.site.encrypt, Allowance.of(batch.config.site), syncing)
         settled = tuple(outcomes(seen, batch.discovery, batch.rules, work, progress=progress))
         refused = tuple(one for one in settled if isinstance(one, Refused))
         records.refused(*quarantine.admit_all(refused))
@@ -187,8 +187,9 @@ def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, pr
         about = About(batch.rules.identity, clinical, certificate)
         manifest = manifest_of(batch.config.study, settled, about, parent=batch.parent)
         own = _tidied(folder, manifest)
-        write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
-        digest = workspace.put(folder, known=own)
+        data = canonical_json(manifest.model_dump(mode="json"))
+        write_atomic(folder / MANIFEST, data, doing="writing a dataset", wait=False)  # `put` waits for all of them
+        digest = workspace.put(folder, known=own, syncing=syncing)
     parent = batch.parent.digest if batch.parent else ""
     records.ingested(digest, batch.receipt(seen.digests, certificate, parent), _accepted(settled), manifest)
     return Dataset(digest, workspace)

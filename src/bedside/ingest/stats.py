@@ -26,7 +26,7 @@ class Stats:
 
     A digest from here is never used for a value that is loaded: voxels come from files that were hashed in the same ingest, see
     `gate.unchanged_part`. No program can set a status time (ctime), so a file with the same four numbers has the same bytes,
-    unless the disk's clock was turned back; deleting the memory only costs time.
+    unless the disk's clock was turned back; deleting the memory only costs time, and a power cut may leave a part
 
     Args:
         path: of the memory: one line per file, `hidden name, size, mtime_ns, inode, ctime_ns, SHA-256 or -`, or `?`.
@@ -44,6 +44,8 @@ class Stats:
                         return None
                     start, _, digest = line.rstrip("\n").rpartition(" ")
                     if start != _line(file[0], _stat(file[1])):
+                        return None
+                    if digest != "-" and len(digest) != 2 * _DIGEST_BYTES:
                         return None
                     digests += bytes(_DIGEST_BYTES) if digest == "-" else bytes.fromhex(digest)
         except (OSError, ValueError):
@@ -64,7 +66,7 @@ class Stats:
             digest = digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
             known = f"{_line(name, stat)} {digest.hex() if any(digest) else '-'}" if looks.settled(stat) else "?"
             lines += known.encode("ascii") + b"\n"
-        write_atomic(self.path, lines, doing="remembering what was received")
+        write_atomic(self.path, lines, doing="remembering what was received", wait=False)
 
 
 class Looks:
