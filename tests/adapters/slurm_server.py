@@ -1,4 +1,4 @@
-"""A SLURM of one node on loopback, from Debian's packages slurm-wlm and munge, ended by its own process ids."""
+"""A SLURM of one or two nodes on loopback, from Debian's packages slurm-wlm and munge, ended by its own process ids."""
 
 import os
 import shutil
@@ -15,17 +15,16 @@ CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 ClusterName=ci
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -43,10 +42,11 @@ SlurmdParameters=config_overrides
 MinJobAge=300
 SlurmctldParameters=preempt_send_user_signal
 KillWait=5
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=8000 State=UNKNOWN
-PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
-PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=off
+{nodes}
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=off
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=8000 State=UNKNOWN"
 
 
 def missing() -> list[str]:
@@ -69,27 +69,36 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def slurm_server(folder: Path) -> Iterator[dict[str, str]]:
-    """Start munged, slurmctld and slurmd; yields the environment in which SLURM's commands find them."""
-    for name in ("state", "spool"):
+def slurm_server(folder: Path, *, nodes: int = 1) -> Iterator[dict[str, str]]:
+    """Start munged, slurmctld and a slurmd for each node; yields the environment in which SLURM's commands find them.
+
+    Both nodes are this machine, under names that it answers to: jobs of two nodes are two steps of one training that know each
+    other by these names only.
+    """
+    host = socket.gethostname()
+    names = (host, "localhost")[:nodes]
+    for name in ("state", *(f"spool-{name}" for name in names)):
         (folder / name).mkdir(parents=True)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
     folder.chmod(0o755)
     conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(host=socket.gethostname(), folder=folder, ports=free_ports(2)))
+    ports = free_ports(1 + nodes)
+    rows = "\n".join(NODE.format(name=name, host=host, port=port) for name, port in zip(names, ports[1:], strict=True))
+    conf.write_text(CONF.format(host=host, folder=folder, ports=ports, nodes=rows))
     environ = {**os.environ, "SLURM_CONF": str(conf), "PATH": _path()}
     munge = ["--socket", folder / "munge.socket", "--key-file", key, "--seed-file", folder / "munge.seed"]
     munge += ["--pid-file", folder / "munge.pid", "--log-file", folder / "munge.log"]
-    commands = (["munged", "--force", "--foreground", *map(str, munge)], ["slurmctld", "-D", "-i"], ["slurmd", "-D"])
+    commands = [["munged", "--force", "--foreground", *map(str, munge)], ["slurmctld", "-D", "-i"]]
+    commands += [["slurmd", "-D", "-N", name] for name in names]
     started: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
-            with (folder / f"{command[0]}.out").open("wb") as out:
+            with (folder / f"{command[0]}.out").open("ab") as out:
                 started.append(subprocess.Popen(command, env=environ, stdout=out, stderr=out))
             time.sleep(0.5)
-        _wait_until_idle(environ, folder)
+        _wait_until_idle(environ, folder, nodes)
         yield environ
     finally:
         _end_jobs(environ)
@@ -114,10 +123,12 @@ def _end_jobs(environ: dict[str, str]) -> None:
         time.sleep(0.5)
 
 
-def _wait_until_idle(environ: dict[str, str], folder: Path) -> None:
+def _wait_until_idle(environ: dict[str, str], folder: Path, nodes: int) -> None:
     for _ in range(60):
-        done = subprocess.run(["sinfo", "-h", "-o", "%T"], env=environ, capture_output=True, text=True, check=False)
-        if "idle" in done.stdout:
+        done = subprocess.run(
+            ["sinfo", "-h", "-N", "-p", "low", "-o", "%T"], env=environ, capture_output=True, text=True, check=False
+        )
+        if done.stdout.split() == ["idle"] * nodes:
             return
         time.sleep(1)
     logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log"))

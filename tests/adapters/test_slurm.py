@@ -46,6 +46,20 @@ def test_a_batch_file_asks_for_what_the_site_says_and_is_valid_shell(tools, tmp_
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
+def test_a_training_of_several_tasks_is_one_step_and_its_code_is_the_job_s(tools, tmp_path):
+    alone = Slurm(SMALL, tmp_path / "jobs").script([["train"]], name="one")
+    assert "srun" not in alone
+    said = ["sh", "-c", 'printf "%s;%s;" "$1" "$SLURM_PROCID"; exit "$SLURM_PROCID"', "sh", "a b"]
+    several = SMALL.model_copy(update={"nodes": 3, "tasks_per_node": 2})
+    script = Slurm(several, tmp_path / "jobs").script([said], name="many")
+    assert "#SBATCH --nodes=3\n" in script
+    assert "#SBATCH --ntasks-per-node=2\n" in script
+    tool(tools, "srun", 'shift; for task in 0 1; do SLURM_PROCID=$task "$@"; code=$?; done; exit $code')
+    done = subprocess.run(["bash"], input=script, text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "a b;0;a b;1;"
+
+
 def test_words_of_a_command_reach_the_program_as_they_are(tools, tmp_path):
     odd = 'it\'s $HOME; echo `id` "x" \\ *'
     script = Slurm(SMALL, tmp_path / "jobs").script([["printf", "%s", odd], ["printf", "%s", "second"]], name="words")

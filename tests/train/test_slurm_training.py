@@ -1,18 +1,21 @@
-"""A training under a real SLURM: preempted twice, it ends with the bits of one that never was."""
+"""Trainings under a real SLURM: preempted, and of several nodes, they end with the bits of those that never were."""
 
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 from tests.adapters.slurm_server import missing, slurm_server
 from tests.train.conftest import put_dataset, write_study
+from tests.train.test_distributed import NETWORK
 
 from bedside.core.config import load
 from bedside.core.digest import digest_file
 from bedside.train.checkpoint import newest_position
 
 STEPS = 2400
+TOGETHER = 300
 
 
 def bedside(*words: object) -> str:
@@ -72,6 +75,35 @@ def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_w
         wait_for(lambda: weights(folder), seconds=240, what="the end")
     assert log.read_text().count("back into the queue") == 2
     assert weights(folder) == weights(straight)
+
+
+@pytest.mark.slow
+def test_a_training_of_two_nodes_ends_with_the_weights_of_two_processes_here_though_it_was_preempted(tmp_path, monkeypatch):
+    gone = missing()
+    if gone:
+        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    often = ("--set", "train.checkpoint_minutes=0.005")
+    here, folder = (write_study(tmp_path / name, steps=TOGETHER) for name in ("here", "nodes"))
+    for one in (here, folder):
+        text = yaml.safe_load((one / "study.yaml").read_text())
+        (one / "study.yaml").write_text(yaml.safe_dump(text | {"network": NETWORK}, sort_keys=False))
+        config = load(one)
+        put_dataset(config.workspace, config.study.contract)
+    bedside("train", here, "--processes", "2")
+    with (folder / "site.yaml").open("a") as file:
+        file.write("slurm: {partition: low, nodes: 2, cores: 1, memory_gb: 3, minutes: 10, grace_seconds: 20}\n")
+    with slurm_server(tmp_path / "slurm", nodes=2) as environ:
+        monkeypatch.setenv("SLURM_CONF", environ["SLURM_CONF"])
+        monkeypatch.setenv("PATH", environ["PATH"])
+        job = bedside("train", folder, "--on", "slurm", *often).split("job ")[1].split(":")[0]
+        log = folder / "scratch" / "jobs" / f"{job}.log"
+        wait_for(lambda: step(folder) > 0, seconds=180, what="work")
+        urgent = ["sbatch", "--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=3000"]
+        subprocess.run([*urgent, "--output=/dev/null", "--wrap=sleep 1"], check=True, capture_output=True)
+        wait_for(lambda: restarts(job) >= 1, seconds=120, what="preemption")
+        wait_for(lambda: weights(folder), seconds=300, what="the end")
+    assert log.read_text().count("back into the queue") == 1
+    assert weights(folder) == weights(here)
 
 
 def step(folder) -> int:

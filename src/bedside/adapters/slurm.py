@@ -25,6 +25,7 @@ _JOB_ID = re.compile(r"Submitted batch job (\d+)")
 _PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 _RUNNING = frozenset({"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "PREEMPTED"})
 _DONE = frozenset({"COMPLETED"})
+_FAREWELL_SECONDS = 60
 
 # The batch shell gets SIGUSR1 ahead of the time limit or preemption and passes it on until the command has ended: one that
 # is still starting ignores it, one that works saves and says so with exit 8.
@@ -32,7 +33,7 @@ _BODY = """\
 commands=(
 {commands}
 )
-bash -c "trap '' USR1; exec ${{commands[${{SLURM_ARRAY_TASK_ID:-0}}]}}" &
+{start}bash -c "trap '' USR1; exec ${{commands[${{SLURM_ARRAY_TASK_ID:-0}}]}}" &
 child=$!
 told=
 trap 'told=1' USR1 TERM
@@ -46,6 +47,10 @@ if [ $code -eq {interrupted} ]; then
   scontrol requeue "$SLURM_JOB_ID" && sleep 60
 fi
 exit $code"""
+
+
+_TOGETHER = f"srun --wait={_FAREWELL_SECONDS} "
+"""Before the command of several tasks: the first that ends gives the others so long, and the highest exit code is the step's."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Slurm:
         executor.update_parameters(
             job_name=name,
             time=wanted.minutes,
+            nodes=wanted.nodes,
+            ntasks_per_node=wanted.tasks_per_node,
             cpus_per_task=wanted.cores,
             mem=f"{round(1024 * wanted.memory_gb)}MB",
             use_srun=False,
@@ -111,7 +118,8 @@ class Slurm:
             **({"gpus_per_node": wanted.gpus} if wanted.gpus else {}),
         )
         lines = "\n".join(f"  {shlex.quote(shlex.join(command))}" for command in commands)
-        body = _BODY.format(commands=lines, interrupted=Interrupted.exit_code)
+        start = _TOGETHER if wanted.nodes * wanted.tasks_per_node > 1 else ""
+        body = _BODY.format(commands=lines, interrupted=Interrupted.exit_code, start=start)
         return str(executor._make_submission_file_text(body, name)) + "\n"  # noqa: SLF001 - its seam for other schedulers
 
     def state(self, job: str) -> JobState:

@@ -20,7 +20,9 @@ class SlurmJobs(Record):
         partition, account, qos: names at the site; "" takes SLURM's own default.
         minutes: wall time of one sitting; a longer training saves, goes back into the queue and continues.
         grace_seconds: how long before the end of a sitting the training is told to save.
-        cores, memory_gb, gpus: of the job.
+        nodes: machines that compute one training together; tasks_per_node: processes of it on each. With more than one in all,
+            the training is a step of SLURM (`srun`) whose first task decides and writes.
+        cores: of each process; memory_gb, gpus: of each node.
     """
 
     partition: SlurmName = ""
@@ -28,6 +30,8 @@ class SlurmJobs(Record):
     qos: SlurmName = ""
     minutes: Annotated[int, Field(gt=0)] = 720
     grace_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
+    nodes: Annotated[int, Field(gt=0, le=1024)] = 1
+    tasks_per_node: Annotated[int, Field(gt=0, le=64)] = 1
     cores: Annotated[int, Field(gt=0)] = 4
     memory_gb: Annotated[float, Field(gt=0)] = 16.0
     gpus: Annotated[int, Field(ge=0)] = 0
