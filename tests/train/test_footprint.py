@@ -46,6 +46,15 @@ def test_work_is_that_of_torchs_own_counter():
     assert found.gigaflops == pytest.approx(63.12, rel=0.01)
 
 
+def test_of_levels_that_are_computed_again_the_largest_is_counted_and_one_more_forward_pass():
+    whole, again = need(DynUNet(features=8, levels=3)), need(DynUNet(features=8, levels=3, checkpointing=True))
+    # two convolutions of 8 channels with their norms at the first level, and what its inputs and outputs are
+    level_mb = 4 * 8 * 2 * 16 * 24 * 16 / 1e6
+    assert 4 * level_mb < again.saved_mb < whole.saved_mb
+    assert again.gigaflops == pytest.approx(4 / 3 * whole.gigaflops, rel=0.02)
+    assert again.parameters == whole.parameters
+
+
 def test_heads_at_lower_levels_are_counted_too():
     heads = DynUNet(features=8, levels=3, deep_supervision=1)
     assert need(heads).saved_mb > need().saved_mb

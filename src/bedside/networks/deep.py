@@ -4,6 +4,7 @@ This module imports torch; parts import it inside `build`.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,10 @@ from torch.utils.checkpoint import checkpoint
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Output = torch.Tensor | tuple[torch.Tensor, ...]
 """(B, C, I, J, K), or in training with deep supervision several, the full resolution first."""
+
+
+counted: ContextVar[Callable[..., torch.Tensor] | None] = ContextVar("counted", default=None)
+"""Where it is set, calls a block that would be computed again, with its inputs, to see what that needs."""
 
 
 class Recomputed(nn.Sequential):
@@ -25,9 +30,12 @@ class Recomputed(nn.Sequential):
 
 def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, when: bool) -> torch.Tensor:
     """Call `block`; its activations are computed again in the backward pass if `when`. The gradients are the same bits."""
-    if when and torch.is_grad_enabled():
-        return cast("torch.Tensor", checkpoint(block, *inputs, use_reentrant=False))
-    return block(*inputs)
+    if not when or not torch.is_grad_enabled():
+        return block(*inputs)
+    counting = counted.get()
+    if counting is not None:
+        return counting(block, *inputs)
+    return cast("torch.Tensor", checkpoint(block, *inputs, use_reentrant=False))
 
 
 class LevelNet(nn.Module):

@@ -12,7 +12,7 @@ from bedside.core.lesson import target_channels
 from bedside.core.plan import Patch
 from bedside.core.record import Part
 from bedside.core.task import Network, Task
-from bedside.networks.deep import loss_of
+from bedside.networks.deep import counted, loss_of
 
 MEGABYTE = 1e6
 PROCESS_MB = 640.0
@@ -38,8 +38,8 @@ class Footprint:
     """One forward and backward pass.
 
     Attributes:
-        parameters: of the network; saved_mb: kept between the passes; largest_mb: of one activation; columns_mb: of the inputs
-            of convolutions that are held as columns.
+        parameters: of the network; saved_mb: kept between the passes, with what is computed again of the largest level where
+            activations are; largest_mb: of one activation; columns_mb: of the inputs of convolutions that are held as columns.
         gigaflops: of both passes together, a multiplication and an addition counted as two.
     """
 
@@ -80,14 +80,21 @@ def footprint(
         torch.manual_seed(0)
         net = cast("Network", network).build(*channels).train()
         flops = _Flops(net)
-        with torch.autograd.graph.saved_tensors_hooks(*(kept := _Kept()).hooks):
-            loss_of(asked.loss, net(torch.zeros(1, channels[0], *small)), _no_target(task, channels[1], small))
+        again = _Again(net, kept := _Kept(), flops)
+        token = counted.set(again)
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(*kept.hooks):
+                loss_of(asked.loss, net(torch.zeros(1, channels[0], *small)), _no_target(task, channels[1], small))
+        finally:
+            counted.reset(token)
     sizes = kept.sizes(net)
+    inside = max(again.insides, key=sum, default=[])
     scale = micro_batch * math.prod(patch) / math.prod(small) * (REDUCED if reduced else 1.0) / MEGABYTE
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    work = PASSES * flops.counted * micro_batch * math.prod(patch) / math.prod(small)
+    work = (PASSES * flops.counted + again.flops) * micro_batch * math.prod(patch) / math.prod(small)
     columns = 0.0 if reduced or micro_batch > 1 else _columns_mb(flops.columns, patch, small)
-    return Footprint(parameters, scale * sum(sizes), scale * max(sizes, default=0), work / 1e9, columns)
+    largest = max((*sizes, *(size for sizes in again.insides for size in sizes)), default=0)
+    return Footprint(parameters, scale * (sum(sizes) + sum(inside)), scale * largest, work / 1e9, columns)
 
 
 def _columns_mb(columns: Sequence[tuple[int, int]], patch: Patch, small: Patch) -> float:
@@ -127,6 +134,27 @@ class _Kept:
         """Bytes of each piece that is no weight."""
         weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
         return [tensor.untyped_storage().nbytes() for at, tensor in self.tensors.items() if at not in weights]
+
+
+class _Again:
+    """Sees what blocks need that are computed again in the backward pass: beside their inputs nothing of them is kept."""
+
+    def __init__(self, net: nn.Module, kept: _Kept, flops: "_Flops") -> None:
+        self._net, self._kept, self._flops = net, kept, flops
+        self.insides: list[list[int]] = []
+        self.flops = 0.0
+
+    def __call__(self, block: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        before = self._flops.counted
+        for each in inputs:
+            self._kept.hooks[0](each)
+        with torch.autograd.graph.saved_tensors_hooks(*(inside := _Kept()).hooks):
+            output = block(*inputs)
+        held = self._kept.tensors.keys()
+        inside.tensors = {at: each for at, each in inside.tensors.items() if at not in held}
+        self.insides.append(inside.sizes(self._net))
+        self.flops += self._flops.counted - before
+        return output
 
 
 class _Flops:
