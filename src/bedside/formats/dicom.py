@@ -131,6 +131,7 @@ class Shared:
 
     def __init__(self) -> None:
         self._facts: dict[Facts, Facts] = {}
+        self._latest: tuple[Facts | None, Facts | None] = None, None
         self._marks: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._series: dict[_Series, _Series] = {}
         self._pixels: dict[tuple[int, int], tuple[int, int]] = {}
@@ -143,7 +144,10 @@ class Shared:
     def slice(self, one: Slice, path: Path) -> Slice:
         """The same slice, made of shared parts."""
         header = one.header
-        facts = self._facts.setdefault(header.facts, header.facts)
+        known, facts = self._latest
+        if facts is None or known is not header.facts:  # mostly those of the file before: what is large to hash is not hashed
+            facts = self._facts.setdefault(header.facts, header.facts)
+            self._latest = header.facts, facts
         marks = self._marks.setdefault(header.marks, header.marks)
         pixels = self._pixels.setdefault(header.pixels, header.pixels)
         if path is one.path and facts is header.facts and marks is header.marks and pixels is header.pixels:

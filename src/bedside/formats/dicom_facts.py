@@ -33,6 +33,7 @@ _MARK_TAGS: tuple[tuple[int, ...], ...] = (
     (0x00209153, 0x00181060),  # NominalCardiacTriggerDelayTime; TriggerTime
     (0x00189074, 0x0008002A, 0x00080032),  # FrameAcquisitionDateTime; AcquisitionDateTime; AcquisitionTime
 )
+_MARKED = tuple((place, tag) for place, tags in enumerate(_MARK_TAGS) for tag in tags)
 _BINARY_VRS = frozenset({"FD", "FL", "US", "UL", "SS", "SL"})
 _OLDEST_YEARS = 90
 _SEXES = {"M": "male", "F": "female", "O": "other"}
@@ -52,10 +53,18 @@ _LONG_NUMBER = re.compile(r"\d{6}")
 
 
 def marks(elements: Elements) -> tuple[str, ...]:
-    """One text per entry of `MARKS`, "" where the file says nothing; only ever compared."""
-    found = ["\\".join(filter(None, (_mark(elements, tag) for tag in tags))) for tags in _MARK_TAGS]
+    """One text per entry of `MARKS`, "" where the file says nothing; only ever compared. Equal ones are mostly one object."""
+    found, table = [""] * len(_MARK_TAGS), elements.table
+    for place, tag in _MARKED:
+        if tag in table and (mark := _mark(elements, tag)):
+            found[place] = f"{found[place]}\\{mark}" if found[place] else mark
     found[1] = "\\".join(filter(None, (*image_type(elements), found[1])))
-    return tuple(sys.intern(mark) for mark in found)
+    return _one(tuple(found))
+
+
+@lru_cache(maxsize=1024)
+def _one(found: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(sys.intern, found))
 
 
 def _mark(elements: Elements, tag: int) -> str:
@@ -72,21 +81,22 @@ def _mark(elements: Elements, tag: int) -> str:
     return text(elements, tag)
 
 
-def acquisition(elements: Elements, normal: tuple[float, ...], identity: Identity | None) -> tuple[Fact, ...]:
+def acquisition(elements: Elements, known: Known, normal: tuple[float, ...], identity: Identity | None) -> tuple[Fact, ...]:
     """What is known of the picture, by the keys of `core.dataset.ACQUISITION`, sorted.
 
     Args:
         elements: of one file or frame.
+        known: what they say of the patient.
         normal: of its plane.
         identity: makes a stand-in for the institution's name, which is left out without one.
     """
     echo, hospital = number(elements, 0x00189082), name(elements, 0x00080080)
     contrast = words(elements, 0x00180010)
     facts: dict[str, str | float | None] = {
-        "body_part": (label(elements, 0x00180015, _SHORT) or label(elements, 0x00080104)).lower(),
-        "manufacturer": label(elements, 0x00080070).lower(),
-        "model": label(elements, 0x00081090).lower(),
-        "kernel": label(elements, 0x00181210, _SHORT).lower(),
+        "body_part": (label(elements, known, 0x00180015, _SHORT) or label(elements, known, 0x00080104)).lower(),
+        "manufacturer": label(elements, known, 0x00080070).lower(),
+        "model": label(elements, known, 0x00081090).lower(),
+        "kernel": label(elements, known, 0x00181210, _SHORT).lower(),
         "kvp": number(elements, 0x00180060),
         "field_strength_t": number(elements, 0x00180087),
         "slice_thickness_mm": number(elements, 0x00180050),
@@ -109,19 +119,29 @@ def plane_of(normal: tuple[float, ...]) -> str:
     return ("sagittal", "coronal", "axial")[sizes.index(largest)] if largest > 0.866 else "oblique"
 
 
-def label(elements: Elements, tag: int, most: int = _LONG) -> str:
+def label(elements: Elements, known: Known, tag: int, most: int = _LONG) -> str:
     """A free text of the header that may stand in a dataset: the first value, cleaned; "" where it may name somebody.
 
     People write names and numbers into any field. So a text that is longer than its kind may be, is not plain ASCII, holds
     six digits in a row, or what the same file says of its patient (part of the name, a number, date of birth) is left out.
+
+    Args:
+        elements: of one file or frame.
+        known: what they say of the patient, from `said_of_patient`.
+        tag: of the text.
+        most: characters it may have.
     """
     value = text(elements, tag).partition("\\")[0].strip()
     if not value or len(value) > most or not value.isascii() or _LONG_NUMBER.search(value):
         return ""
-    known = _known(tuple(name(elements, one) for one in _NAME_TAGS), tuple(name(elements, one) for one in _CODE_TAGS))
     folded = value.casefold()
     inside = any(len(one) >= _LEAST_INSIDE and one in folded for one in (*known.words, *known.codes))
     return "" if inside or known.in_text(value) else clean(value)
+
+
+def said_of_patient(elements: Elements) -> Known:
+    """Names, numbers and dates that must not stand in another text."""
+    return _known(tuple(name(elements, one) for one in _NAME_TAGS), tuple(name(elements, one) for one in _CODE_TAGS))
 
 
 @lru_cache(maxsize=256)

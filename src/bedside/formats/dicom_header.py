@@ -15,7 +15,7 @@ from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_alike import Alike
 from bedside.formats.dicom_codestream import check_frame
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
-from bedside.formats.dicom_facts import Fact, acquisition, label, marks
+from bedside.formats.dicom_facts import Fact, acquisition, label, marks, said_of_patient
 from bedside.formats.dicom_fragments import frame_places
 from bedside.formats.dicom_kinds import check_kind, derivation, image_type, modality_of
 from bedside.formats.dicom_syntax import BIG_ENDIAN, NATIVE, check_syntax
@@ -139,7 +139,7 @@ class Inspection:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What `inspect` was asked."""
+    """What `inspect` was asked; the digest only where a release may name it."""
 
     limits: Limits
     identity: Identity | None
@@ -174,7 +174,7 @@ def inspect(
         digest: SHA-256 of the file, where it is known already.
     """
     elements = Elements()
-    asked = _Asked(limits, identity, pixels, digest or (digest_bytes(data[:]) if pixels.released else ""))
+    asked = _Asked(limits, identity, pixels, (digest or digest_bytes(data[:])) if pixels.released else "")
     try:
         walk(data, elements, limits=limits)
         return Inspection(_series(elements), _headers(elements, asked))
@@ -196,7 +196,7 @@ def dataset_bytes(data: bytes, *, limits: Limits = LIMITS) -> bytes:
 
 def _headers(elements: Elements, asked: _Asked) -> tuple[Header, ...]:
     """One header per frame; what the frames share is looked at once."""
-    kind = _kind(elements, asked) if asked.pixels.released else _KIND(elements, replace(asked, digest=""))
+    kind = _kind(elements, asked) if asked.pixels.released else _KIND(elements, asked)
     modality, framed, shape, _ = kind
     rows, columns, bits_allocated, _ = shape
     count = _count(elements) if framed else 1
@@ -273,6 +273,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
     (modality, _, (rows, columns, bits_allocated, bits_stored), decision), identity = known
     row_direction, column_direction = _directions(elements)
     signed = integer(elements, 0x00280103, "PixelRepresentation", {0, 1}) == 1
+    patient = said_of_patient(elements)
     facts = Facts(
         frame_uid=_frame(elements),
         patient_id=name(elements, 0x00100020),
@@ -280,7 +281,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
         syntax=elements.syntax,
         modality=modality,
         derived=derivation(image_type(elements)),
-        scanner=clean(f"{label(elements, 0x00080070)} {label(elements, 0x00081090)}"),
+        scanner=clean(f"{label(elements, patient, 0x00080070)} {label(elements, patient, 0x00081090)}"),
         rows=rows,
         columns=columns,
         bits_allocated=bits_allocated,
@@ -296,7 +297,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
         sealed=identity is not None and already(elements, identity),
         decision=decision,
     )
-    return replace(facts, acquisition=acquisition(elements, facts.normal, identity))
+    return replace(facts, acquisition=acquisition(elements, patient, facts.normal, identity))
 
 
 _KIND, _FACTS = Alike(_kind), Alike(_facts)

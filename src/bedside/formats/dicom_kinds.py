@@ -1,5 +1,7 @@
 """What kind of DICOM object a file is: CT and MR images go on, everything else is set aside under its own name."""
 
+from functools import lru_cache
+
 from bedside.core.errors import InputRejected
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements
 from bedside.formats.dicom_values import text
@@ -37,10 +39,19 @@ _SCREENS = frozenset({"SCREEN SAVE", "DOSE", "DOSE_INFO", "DOSE REPORT", "PROT",
 _SCREEN_TITLES = ("DOSE REPORT", "DOSE INFO", "PATIENT PROTOCOL", "SCREEN SAVE")
 _REFORMATS = frozenset({"MPR", "MIP", "MINIP", "MIN IP", "AVERAGE", "PROJECTION IMAGE", "VRT", "REFORMATTED", "CURVED"})
 
+_MOST_LETTERS = 256
+"""Of an ImageType that is remembered."""
+
 
 def image_type(elements: Elements) -> tuple[str, ...]:
     """FrameType of a multi-frame image's frame, else ImageType, in capitals."""
-    return tuple(part.strip() for part in (text(elements, 0x00089007) or text(elements, 0x00080008)).upper().split("\\"))
+    said = text(elements, 0x00089007) or text(elements, 0x00080008)
+    return _parts(said) if len(said) <= _MOST_LETTERS else _parts.__wrapped__(said)
+
+
+@lru_cache(maxsize=256)
+def _parts(said: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in said.upper().split("\\"))
 
 
 def modality_of(elements: Elements) -> tuple[str, bool]:
