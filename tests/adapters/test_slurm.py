@@ -46,18 +46,38 @@ def test_a_batch_file_asks_for_what_the_site_says_and_is_valid_shell(tools, tmp_
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
-def test_a_training_of_several_tasks_is_one_step_and_its_code_is_the_job_s(tools, tmp_path):
-    alone = Slurm(SMALL, tmp_path / "jobs").script([["train"]], name="one")
-    assert "srun" not in alone
-    said = ["sh", "-c", 'printf "%s;%s;" "$1" "$SLURM_PROCID"; exit "$SLURM_PROCID"', "sh", "a b"]
-    several = SMALL.model_copy(update={"nodes": 3, "tasks_per_node": 2})
-    script = Slurm(several, tmp_path / "jobs").script([said], name="many")
+SEVERAL = SMALL.model_copy(update={"nodes": 3, "tasks_per_node": 2, "cores": 5})
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 137), (3, 0), (3, 7)])
+def test_a_training_of_several_tasks_is_one_step_whose_first_task_decides(tools, tmp_path, first, second):
+    assert "srun" not in Slurm(SMALL, tmp_path / "jobs").script([["train"]], name="one")
+    codes = f"$((SLURM_PROCID ? {second} : {first}))"
+    said = ["sh", "-c", f'printf "%s;%s;" "$1" "$SLURM_PROCID"; exit {codes}', "sh", "a b"]
+    script = Slurm(SEVERAL, tmp_path / "jobs").script([said], name="many")
     assert "#SBATCH --nodes=3\n" in script
     assert "#SBATCH --ntasks-per-node=2\n" in script
-    tool(tools, "srun", 'shift; for task in 0 1; do SLURM_PROCID=$task "$@"; code=$?; done; exit $code')
+    asked = tmp_path / "asked"
+    tool(
+        tools,
+        "srun",
+        f"""while [ "${{1#--}}" != "$1" ]; do echo "$1" >> {asked}; shift; done
+for task in 0 1; do SLURM_PROCID=$task "$@"; code=$?; done; exit $code""",
+    )
     done = subprocess.run(["bash"], input=script, text=True, capture_output=True, check=False)
-    assert done.returncode == 1
-    assert done.stdout == "a b;0;a b;1;"
+    assert (done.stdout, done.stderr) == ("a b;0;a b;1;", "")
+    assert done.returncode == first
+    assert asked.read_text().split() == ["--wait=0", "--kill-on-bad-exit=0", "--cpus-per-task=5"]
+
+
+def test_the_end_of_a_sitting_is_told_to_the_tasks_of_a_step_and_not_to_srun(tools, tmp_path):
+    script = Slurm(SEVERAL, tmp_path / "jobs").script([["true"]], name="many")
+    told = tmp_path / "told"
+    tool(tools, "scancel", f'echo "$@" >> {told}')
+    tool(tools, "srun", f"trap 'echo srun >> {told}' USR1; sleep 0.5; kill -USR1 $PPID; sleep 2")
+    done = subprocess.run(["bash"], input=script, text=True, check=False, env={**os.environ, "SLURM_JOB_ID": "77"})
+    assert done.returncode == 0
+    assert set(told.read_text().splitlines()) == {"--signal=USR1 77"}
 
 
 def test_words_of_a_command_reach_the_program_as_they_are(tools, tmp_path):

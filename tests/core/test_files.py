@@ -29,10 +29,33 @@ def test_every_file_is_on_disk_at_the_end_once_whether_it_was_begun_before_or_no
     for path in paths:
         path.write_bytes(b"x")
     with Syncing() as syncing:
-        for path in [*paths[:30], *paths[:30]]:
+        for path in paths[:30]:
             syncing.begin(path)
         syncing.finish(paths)
         assert sorted(forced) == sorted(map(str, paths))
+
+
+def test_a_file_that_was_replaced_after_its_turn_is_forced_again(forced, tmp_path):
+    path, other = tmp_path / "content.npy", tmp_path / ".writing"
+    path.write_bytes(b"x")
+    with Syncing() as syncing:
+        syncing.begin(path)
+        syncing.finish(())
+        other.write_bytes(b"x")
+        other.rename(path)
+        syncing.begin(path)
+        other.write_bytes(b"x")
+        other.rename(path)
+        syncing.finish([path])
+        last = len(forced)
+        assert 2 <= last <= 3
+        syncing.finish([path])
+        assert len(forced) == last
+
+
+def test_a_file_that_is_not_there_at_the_end_is_a_fault(tmp_path):
+    with Syncing() as syncing, pytest.raises(FileNotFoundError):
+        syncing.finish([tmp_path / "gone"])
 
 
 def test_a_file_that_was_removed_before_its_turn_is_no_fault(forced, tmp_path):

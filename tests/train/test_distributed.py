@@ -18,7 +18,7 @@ from bedside.core.errors import UsageError
 from bedside.core.site import Site
 from bedside.data.loader import Recipe
 from bedside.data.patches import Example, PatchSampler, find_foreground
-from bedside.train.company import check_strategy
+from bedside.train.company import check_strategy, threads_here
 from bedside.train.distributed import shares
 
 from .conftest import put_dataset, write_study
@@ -62,6 +62,26 @@ def test_sharding_weights_is_refused_on_processors_by_name():
     with pytest.raises(UsageError, match="fsdp") as raised:
         check_strategy(Site(strategy="fsdp", training_processes=2))
     assert raised.value.code == "STRATEGY"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "given", "processes", "cores", "threads"),
+    [
+        (1, "", 1, 8, 8),
+        (1, "", 4, 8, 2),
+        (1, "", 4, 2, 1),
+        (2, "3", 1, 8, 3),
+        (2, "8", 1, 3, 3),
+        (2, "", 1, 8, 4),
+        (1, "3", 1, 8, 8),
+    ],
+)
+def test_threads_are_a_share_unless_slurm_counts_them_for_each_task(monkeypatch, tasks, given, processes, cores, threads):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", str(tasks))
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", str(tasks))
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+    assert threads_here(Site(training_processes=processes), cores) == threads
 
 
 class Trainings:

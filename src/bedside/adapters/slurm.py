@@ -29,11 +29,8 @@ _FAREWELL_SECONDS = 60
 
 # The batch shell gets SIGUSR1 ahead of the time limit or preemption and passes it on until the command has ended: one that
 # is still starting ignores it, one that works saves and says so with exit 8.
-_BODY = """\
-commands=(
-{commands}
-)
-{start}bash -c "trap '' USR1; exec ${{commands[${{SLURM_ARRAY_TASK_ID:-0}}]}}" &
+_ALONE = """\
+bash -c "trap '' USR1; exec ${{commands[${{SLURM_ARRAY_TASK_ID:-0}}]}}" &
 child=$!
 told=
 trap 'told=1' USR1 TERM
@@ -41,16 +38,40 @@ while kill -0 $child 2>/dev/null; do
   if [ -n "$told" ]; then kill -USR1 $child 2>/dev/null; sleep 1; else wait $child; fi
 done
 wait $child
+code=$?"""
+
+# Several tasks are one step, and its first task, which runs on the node of this shell, decides: its exit code counts, it may take
+# as long as it needs after the others have left, and the others get a minute to leave after it. The signal goes to the tasks
+# through SLURM: an srun that still waits for its step would take it for the end.
+_TOGETHER = """\
+status=$(mktemp)
+srun --wait=0 --kill-on-bad-exit=0 --cpus-per-task={cores} bash -c "trap '' USR1; \
+${{commands[${{SLURM_ARRAY_TASK_ID:-0}}]}}; code=\\$?; [ \\$SLURM_PROCID -ne 0 ] || echo \\$code > $status; exit \\$code" &
+child=$!
+told=
+trap 'told=1' USR1 TERM
+left={farewell}
+while kill -0 $child 2>/dev/null && [ $left -gt 0 ]; do
+  if [ -n "$told" ]; then scancel --signal=USR1 "$SLURM_JOB_ID" 2>/dev/null; fi
+  if [ -s "$status" ]; then left=$((left - 1)); fi
+  sleep 1
+done
+kill $child 2>/dev/null
+wait $child
 code=$?
+if [ -s "$status" ]; then code=$(cat "$status"); fi
+rm -f $status"""
+
+_BODY = """\
+commands=(
+{commands}
+)
+{run}
 if [ $code -eq {interrupted} ]; then
   echo "saved; back into the queue (restart ${{SLURM_RESTART_COUNT:-0}})"
   scontrol requeue "$SLURM_JOB_ID" && sleep 60
 fi
 exit $code"""
-
-
-_TOGETHER = f"srun --wait={_FAREWELL_SECONDS} "
-"""Before the command of several tasks: the first that ends gives the others so long, and the highest exit code is the step's."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +139,9 @@ class Slurm:
             **({"gpus_per_node": wanted.gpus} if wanted.gpus else {}),
         )
         lines = "\n".join(f"  {shlex.quote(shlex.join(command))}" for command in commands)
-        start = _TOGETHER if wanted.nodes * wanted.tasks_per_node > 1 else ""
-        body = _BODY.format(commands=lines, interrupted=Interrupted.exit_code, start=start)
+        run = _TOGETHER if wanted.nodes * wanted.tasks_per_node > 1 else _ALONE
+        run = run.format(cores=wanted.cores, farewell=_FAREWELL_SECONDS)
+        body = _BODY.format(commands=lines, interrupted=Interrupted.exit_code, run=run)
         return str(executor._make_submission_file_text(body, name)) + "\n"  # noqa: SLF001 - its seam for other schedulers
 
     def state(self, job: str) -> JobState:

@@ -15,6 +15,7 @@ from bedside.core.errors import disk_errors
 
 _SYNCING = 16
 """Files that are waited for at once."""
+_State = tuple[int, int]
 
 
 def sync_folder(folder: Path) -> None:
@@ -26,22 +27,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sync_file(path: Path) -> None:
-    """Force a file's bytes to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Syncing:
-    """Forces files to disk beside other work, several at once, because a disk writes waiting files together."""
+    """Forces files to disk beside other work, several at once, because a disk writes waiting files together.
+
+    What is on disk is known by inode and status time: a file that was replaced since then is forced to disk again.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_SYNCING)
-        self._begun: set[str] = set()
-        self._running: deque[Future[None]] = deque()
+        self._running: deque[tuple[str, Future[_State | None]]] = deque()
+        self._synced: dict[str, _State | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -55,23 +50,48 @@ class Syncing:
         Raises:
             OSError: the disk refused an earlier file.
         """
-        if str(path) not in self._begun:
-            self._begun.add(str(path))
-            self._running.append(self._pool.submit(_sync_if_there, path))
-        while self._running and self._running[0].done():
-            self._running.popleft().result()
+        self._running.append((str(path), self._pool.submit(_sync_if_there, path)))
+        while self._running and self._running[0][1].done():
+            self._hear()
 
     def finish(self, paths: Iterable[Path]) -> None:
-        """Wait until these files, and all that were begun, are on disk."""
-        for path in paths:
-            self.begin(path)
+        """Wait until all that was begun, and these files as they are now, are on disk.
+
+        Raises:
+            OSError: the disk refused one, or one of `paths` is not there.
+        """
         while self._running:
-            self._running.popleft().result()
+            self._hear()
+        for path in paths:
+            if self._synced.get(str(path)) != _state(path.stat()):
+                self._running.append((str(path), self._pool.submit(_sync, path)))
+        while self._running:
+            self._hear()
+
+    def _hear(self) -> None:
+        path, done = self._running.popleft()
+        self._synced[path] = done.result()
 
 
-def _sync_if_there(path: Path) -> None:
+def _state(found: os.stat_result) -> _State:
+    return found.st_ino, found.st_ctime_ns
+
+
+def _sync(path: Path) -> _State:
+    """Force a file's bytes to disk, and say which file that was."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        before = _state(os.fstat(descriptor))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return before
+
+
+def _sync_if_there(path: Path) -> _State | None:
     with suppress(FileNotFoundError):
-        sync_file(path)
+        return _sync(path)
+    return None
 
 
 def sync_files(paths: Iterable[Path]) -> None:

@@ -47,6 +47,8 @@ _CODE_TAGS = (0x00100020, 0x00101000, 0x00100030, 0x00080050)
 """PatientID, OtherPatientIDs, PatientBirthDate, AccessionNumber."""
 _SHORT, _LONG = 16, 64
 """Most characters of CS and SH, and of LO (PS3.5 6.2)."""
+_MOST_LETTERS = 1024
+"""Of marks that are remembered."""
 _LEAST_INSIDE = 5
 """A name or number of so many characters is looked for inside words too."""
 _LONG_NUMBER = re.compile(r"\d{6}")
@@ -59,7 +61,7 @@ def marks(elements: Elements) -> tuple[str, ...]:
         if tag in table and (mark := _mark(elements, tag)):
             found[place] = f"{found[place]}\\{mark}" if found[place] else mark
     found[1] = "\\".join(filter(None, (*image_type(elements), found[1])))
-    return _one(tuple(found))
+    return _one(tuple(found)) if sum(map(len, found)) <= _MOST_LETTERS else tuple(found)
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from bedside.adapters.site import executor_for
 from bedside.core.config import Config, Study
 from bedside.core.dataset import FORMAT, MANIFEST, Dataset, Manifest
 from bedside.core.digest import canonical_json, digest_file, digest_json
-from bedside.core.errors import InputRejected, UsageError
+from bedside.core.errors import InputRejected, UsageError, disk_errors
 from bedside.core.files import Syncing, write_atomic
 from bedside.core.heap import seldom_collecting
 from bedside.core.identity import Identity
@@ -186,6 +186,8 @@ def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, pr
         clinical = rows_of(batch.table, {one.received_patient for one in _accepted(settled)})
         about = About(batch.rules.identity, clinical, certificate)
         manifest = manifest_of(batch.config.study, settled, about, parent=batch.parent)
+        with disk_errors("writing a case"):
+            syncing.finish(())  # of what is tidied away nothing is open then, which some disks show as a file
         own = _tidied(folder, manifest)
         data = canonical_json(manifest.model_dump(mode="json"))
         write_atomic(folder / MANIFEST, data, doing="writing a dataset", wait=False)  # `put` waits for all of them

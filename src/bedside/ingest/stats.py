@@ -26,7 +26,8 @@ class Stats:
 
     A digest from here is never used for a value that is loaded: voxels come from files that were hashed in the same ingest, see
     `gate.unchanged_part`. No program can set a status time (ctime), so a file with the same four numbers has the same bytes,
-    unless the disk's clock was turned back; deleting the memory only costs time, and a power cut may leave a part
+    unless the disk's clock was turned back; deleting the memory only costs time. A part of it, as a power cut may
+    leave, is not believed.
 
     Args:
         path: of the memory: one line per file, `hidden name, size, mtime_ns, inode, ctime_ns, SHA-256 or -`, or `?`.

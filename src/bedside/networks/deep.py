@@ -32,7 +32,7 @@ def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, when: 
     """Call `block`; its activations are computed again in the backward pass if `when`. The gradients are the same bits."""
     if not when or not torch.is_grad_enabled():
         return block(*inputs)
-    counting = counted.get()
+    counting = None if torch.compiler.is_compiling() else counted.get()
     if counting is not None:
         return counting(block, *inputs)
     return cast("torch.Tensor", checkpoint(block, *inputs, use_reentrant=False))

@@ -70,6 +70,14 @@ def processes_here(site: Site) -> int:
     return int(os.environ.get("SLURM_NTASKS_PER_NODE") or max(1, count // int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))))
 
 
+def threads_here(site: Site, cores: int) -> int:
+    """Threads of this process, of `cores` that it or all processes of the machine may use: SLURM counts for each task."""
+    own = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm_ranks()[1] > 1 and own.isdigit() and int(own):
+        return min(cores, int(own))
+    return max(1, cores // processes_here(site))
+
+
 def check_strategy(site: Site) -> None:
     """Refuse a strategy that processors cannot do.
 
@@ -131,12 +139,13 @@ def company(study: Study, site: Site, examples: list[Example]) -> Iterator[Ranks
         UsageError: STRATEGY.
         ResourceError: RANK: the others did not come.
     """
-    count = max(site.training_processes, slurm_ranks()[1])
+    tasks = slurm_ranks()[1]
+    count = tasks if tasks > 1 else site.training_processes
     if count == 1:
         yield ALONE
         return
     check_strategy(site)
-    by_slurm, seconds = slurm_ranks()[1] > 1, study.train.stall_seconds
+    by_slurm, seconds = tasks > 1, study.train.stall_seconds
     store = _slurm_store(0, count) if by_slurm else _own_store()
     crew = [] if by_slurm else [_Follower.start(rank, count, port=store.port, seconds=seconds) for rank in range(1, count)]
     ranks = Ranks(0, count, strategy=site.strategy, store=store, states=lambda: _ended(crew))

@@ -32,7 +32,7 @@ from bedside.train.begin import beginning, settled
 from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
 from bedside.train.classroom import lesson_for
-from bedside.train.company import company, follow_slurm, processes_here, slurm_ranks
+from bedside.train.company import company, follow_slurm, slurm_ranks, threads_here
 from bedside.train.fingerprint import check_labels
 from bedside.train.meter import peak_memory_mb
 from bedside.train.planned import fresh_plan, keep_plan, kept_plan
@@ -117,7 +117,7 @@ def _computing(config: Config, planned: Plan) -> Iterator[None]:
     repeats = config.study.train.deterministic
     before = torch.are_deterministic_algorithms_enabled()
     threads = planned.machine.cores if repeats else config.site.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(max(1, threads // processes_here(config.site)))
+    torch.set_num_threads(threads_here(config.site, threads))
     torch.use_deterministic_algorithms(repeats or before)
     try:
         with kept_heap():
