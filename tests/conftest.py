@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -36,7 +37,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in large letters what was not tested, and why."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    others = Counter(reason for reason in reasons if NO_SCANS not in reason and NO_GIT not in reason)
+    if others:
+        terminalreporter.section("NOT EVERYTHING WAS TESTED", sep="!", red=True, bold=True)
+        for reason, count in others.items():
+            terminalreporter.write_line(f"{count} x {reason}")
     for what, remedy in ((NO_SCANS, "Set BEDSIDE_DATA to the folder that holds them."), (NO_GIT, "Install git.")):
         missed = sum(what in reason for reason in reasons)
         if missed:

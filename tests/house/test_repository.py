@@ -21,7 +21,7 @@ pytestmark = pytest.mark.git
 def committed() -> list[Path]:
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if done.returncode:
-        pytest.skip("not a git checkout, so nothing says what is committed")
+        pytest.skip("NO COMMITTED FILE WAS LOOKED AT: this is no git checkout, so nothing says what is committed")
     return [path for name in done.stdout.split(b"\0") if name and (path := ROOT / name.decode()).is_file()]
 
 

@@ -56,7 +56,7 @@ while kill -0 $child 2>/dev/null && [ $left -gt 0 ]; do
   if [ -s "$status" ]; then left=$((left - 1)); fi
   sleep 1
 done
-kill $child 2>/dev/null
+kill -KILL $child 2>/dev/null
 wait $child
 code=$?
 if [ -s "$status" ]; then code=$(cat "$status"); fi

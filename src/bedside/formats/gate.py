@@ -62,7 +62,6 @@ LIMITS = Limits()
 
 FOREIGN_ERRORS = (
     AttributeError,
-    NotImplementedError,
     TypeError,
     ValueError,
     ArithmeticError,

@@ -119,7 +119,7 @@ class Work:
     allowance: Allowance = field(default_factory=Allowance)
     syncing: Syncing | None = None
 
-    def written(self, answer: "Converted | tuple[Refused, ...] | Lost") -> None:
+    def written(self, answer: Converted | tuple[Refused, ...] | Lost) -> None:
         """Let the arrays of a conversion go to the disk."""
         if self.folder is not None and self.syncing is not None and isinstance(answer, Converted):
             for volume in (answer.image, answer.label):
