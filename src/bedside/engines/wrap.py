@@ -118,6 +118,7 @@ class SlidingWindow:
                         ceiling.check(needed_bytes)
                     if _is_small(needed_bytes, begun_bytes, ceiling):
                         stack.enter_context(kept_heap())
+                        frontier.own_pages = False
                         limit_bytes = needed_bytes + SPARE_BYTES
                 for numbers in group:
                     frontier.add(numbers, outputs.pop(0))  # nothing of a window is held while the next is computed
