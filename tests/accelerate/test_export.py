@@ -60,7 +60,7 @@ def test_the_same_weights_give_the_same_file(kept_model, exported):
 def test_another_torch_precision_keeps_the_weights(kept_model, workspace):
     staged = restage(kept_model, TorchEngine(precision="bf16"), workspace=workspace)
     assert staged.weights.read_bytes() == kept_model.weights.read_bytes()
-    assert staged.spec.engine == {"name": "torch", "precision": "bf16", "threads": None}
+    assert staged.spec.engine == {"name": "torch", "device": "cpu", "precision": "bf16", "threads": None}
     assert staged.spec.parent == kept_model.digest != staged.digest
 
 

@@ -70,7 +70,15 @@ class TestRefusals:
 
     def test_it_is_found_by_name_and_its_settings_are_its_constructor(self, name):
         engine = registry("engine").resolve(name).model_validate({"threads": 1})
-        assert engine.settings() == {"name": name, "precision": "fp32", "threads": 1}
+        where = {"device": "cpu"} if name == "torch" else {}
+        assert engine.settings() == {"name": name, "precision": "fp32", "threads": 1} | where
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="AN ACCELERATOR WAS HERE: that one is missing was not tested")
+def test_an_engine_that_wants_an_accelerator_says_that_there_is_none(unet):
+    with pytest.raises(UsageError, match="accelerator") as caught:
+        TorchEngine(device="cuda").forward(unet)
+    assert caught.value.code == "DEVICE"
 
 
 def copied(model: Model, folder) -> Model:

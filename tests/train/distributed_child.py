@@ -2,7 +2,8 @@
 
 Takes a dataset's digest and triples of a study folder, a number of processes and what happens at step 5: "plain" nothing, "kill"
 the second process is killed, "stop" it is suspended, "signal" this process gets SIGTERM, "tamper" a weight of this process
-changes alone. With "gradient" there is no training: the gradients of whole batches are compared with those of one process.
+changes alone. STRATEGY of the environment is `site.strategy`. With "gradient" there is no training: the gradients of whole batches
+are compared with those of one process.
 """
 
 import json
@@ -24,6 +25,7 @@ from bedside.train.company import company
 from bedside.train.distributed import ALONE
 from bedside.train.loop import Learner
 from bedside.train.planned import fresh_plan
+from bedside.train.sharding import own
 from bedside.train.sitting import Sitting
 
 AT = 5
@@ -82,17 +84,19 @@ def gradients(config, dataset: Dataset) -> dict[str, float]:
             for sitting.ranks in (ALONE, ranks):
                 learner: Learner = sitting._make_learner("fp32")
                 losses.append(learner.step(0, 10))
-                grads.append(torch.cat([parameter.grad.flatten() for parameter in learner.net.parameters()]))
-            found[f"{batch}/{micro}"] = float((grads[0] - grads[1]).abs().max())
+                grads.append([own(parameter.grad) for parameter in learner.net.parameters()])  # divided: the first rows
+            pairs = [(alone[: len(both)], both) for alone, both in zip(*grads, strict=True)]
+            found[f"{batch}/{micro}"] = max(float((alone - both).abs().max()) for alone, both in pairs if len(both))
             found[f"{batch}/{micro} loss"] = abs(losses[0] - losses[1])
-            found[f"{batch}/{micro} largest"] = float(grads[0].abs().max())
+            found[f"{batch}/{micro} held"] = sum(grad.numel() for grad in grads[1]) / sum(grad.numel() for grad in grads[0])
+            found[f"{batch}/{micro} largest"] = max(float(grad.abs().max()) for grad in grads[0])
     return found
 
 
 def main(digest: str, *words: str) -> None:
     torch.set_num_threads(1)
     for folder, processes, what in zip(words[::3], words[1::3], words[2::3], strict=True):
-        config = load(folder, overrides=[f"site.training_processes={processes}"])
+        config = load(folder, overrides=[f"site.training_processes={processes}", f"site.strategy={os.environ['STRATEGY']}"])
         dataset = Dataset(digest, config.workspace)
         found = gradients(config, dataset) if what == "gradient" else said(config, dataset, what)
         print(json.dumps(found), flush=True)

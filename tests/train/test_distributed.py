@@ -1,6 +1,7 @@
 """Claims about trainings that several processes compute: real ones, that talk through gloo."""
 
 import json
+import os
 import subprocess
 import sys
 from itertools import chain
@@ -18,7 +19,7 @@ from bedside.core.errors import UsageError
 from bedside.core.site import Site
 from bedside.data.loader import Recipe
 from bedside.data.patches import Example, PatchSampler, find_foreground
-from bedside.train.company import check_strategy, threads_here
+from bedside.train.company import threads_here
 from bedside.train.distributed import shares
 
 from .conftest import put_dataset, write_study
@@ -58,12 +59,6 @@ def test_a_share_of_a_batch_has_the_bytes_of_the_whole_one(sampler, rows):
         assert torch.equal(part.labels, whole.labels[list(rows)])
 
 
-def test_sharding_weights_is_refused_on_processors_by_name():
-    with pytest.raises(UsageError, match="fsdp") as raised:
-        check_strategy(Site(strategy="fsdp", training_processes=2))
-    assert raised.value.code == "STRATEGY"
-
-
 @pytest.mark.parametrize(
     ("tasks", "given", "processes", "cores", "threads"),
     [
@@ -87,8 +82,8 @@ def test_threads_are_a_share_unless_slurm_counts_them_for_each_task(monkeypatch,
 class Trainings:
     """Trainings of one study, each in a folder of its own, run one after the other by one child."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, strategy: str = "ddp") -> None:
+        self.folder, self.strategy = folder, strategy
         self.asked: list[str] = []
         self.digest = ""
 
@@ -109,7 +104,8 @@ class Trainings:
         answers = []
         for words in triples if apart else [self.asked]:
             command = [sys.executable, str(CHILD), self.digest, *words]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            where = os.environ | {"STRATEGY": self.strategy}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=where)
             assert done.returncode == 0, done.stderr
             answers += [json.loads(line) for line in done.stdout.splitlines()]
         return answers
@@ -138,6 +134,36 @@ def test_two_processes_train_as_one_does_and_only_the_first_writes(tmp_path):
     assert (one["processes"], two["processes"]) == (1, 2)
     assert sorted(path.name for path in both.iterdir()) == sorted(path.name for path in alone.iterdir())
     assert (both / "ledger.jsonl").read_text().count('"trained"') == 1
+
+
+def test_divided_weights_give_the_gradient_and_the_training_of_whole_ones(tmp_path):
+    trainings = Trainings(tmp_path, strategy="fsdp")
+    gradient, divided, again, alone = (trainings.study(name) for name in "abcd")
+    trainings.ask(gradient, 2, "gradient")
+    trainings.ask(divided, 2)
+    trainings.ask(again, 2)
+    trainings.ask(alone, 1)
+    found, two, three, one = trainings.run()
+    for sizes in ("5/5", "3/1", "6/3"):
+        assert found[f"{sizes} largest"] > 1e-3
+        assert found[sizes] <= 1e-6, found
+        assert found[f"{sizes} held"] <= 0.55, "each process keeps about half"
+    assert two["weights"] == three["weights"]
+    np.testing.assert_allclose(one["losses"], two["losses"], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_of_divided_weights_that_was_stopped_or_killed_goes_on_to_the_same_weights(tmp_path):
+    trainings = Trainings(tmp_path, strategy="fsdp")
+    straight, ended, killed = (trainings.study(name) for name in "abc")
+    trainings.ask(straight, 2)
+    for folder, what in ((ended, "signal"), (ended, "plain"), (killed, "kill"), (killed, "plain")):
+        trainings.ask(folder, 2, what)
+    whole, signalled, resumed, lost, begun_again = trainings.run(apart=True)
+    assert (signalled["exit"], lost["exit"], lost["code"]) == (8, 6, "RANK")
+    assert "last checkpoint" in lost["sentence"]
+    assert resumed["resumed"] == 1
+    assert resumed["weights"] == begun_again["weights"] == whole["weights"]
 
 
 @pytest.mark.slow

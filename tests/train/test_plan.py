@@ -164,6 +164,16 @@ def test_an_accelerator_gets_a_wider_network():
     assert make_plan(study(minutes=60), CROPS, gpu).network.settings()["features"] == 32
 
 
+def test_the_memory_of_an_accelerator_is_what_a_plan_fits_into():
+    roomy = Machine(cores=16, memory_mb=100_000.0, device="cuda any", device_memory_mb=80_000.0, devices=1)
+    short = roomy.model_copy(update={"device_memory_mb": 3_000.0})
+    large, small = (make_plan(study(minutes=60), CROPS, one) for one in (roomy, short))
+    assert large.memory_mb == pytest.approx(64_000)
+    assert small.predicted_memory_mb < small.memory_mb == pytest.approx(2_400)
+    assert small.micro_batch * math.prod(small.patch) < large.micro_batch * math.prod(large.patch)
+    assert any("cuda any" in choice.because for choice in small.choices if choice.what == "memory ceiling")
+
+
 sizes = st.tuples(*[st.integers(1, 600)] * 3)
 spacings = st.tuples(*[st.floats(0.3, 8.0)] * 3)
 

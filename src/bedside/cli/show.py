@@ -121,7 +121,8 @@ def run(value: "Run") -> None:
     scores = [point.score for point in record.curve if point.score is not None]
     if scores:
         table.add_row("best Dice on the left-out fold", f"{max(scores):.4f}")
-    table.add_row("peak memory", f"{record.peak_memory_mb:.0f} MB")
+    there = f", {record.device_peak_mb:.0f} MB on {record.device}" if record.device != "cpu" else ""
+    table.add_row("peak memory", f"{record.peak_memory_mb:.0f} MB{there}")
     cost = record.cost
     if cost.wall_seconds:
         busy = f", {100 * cost.utilisation(record.threads):.0f} % of {record.threads} threads" if record.threads else ""

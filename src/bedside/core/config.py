@@ -163,7 +163,8 @@ class Train(Record):
         foreground: share of patches centred on a labelled voxel.
         checkpoint_minutes: how much work a kill may lose.
         validations: how often the left-out fold is scored.
-        memory_gb: ceiling of resident memory, where training stops with exit 6; None: four fifths of what this process may use.
+        memory_gb: ceiling of resident memory, or of the accelerator's where one is used; there training stops with exit 6. None:
+            four fifths of what this process may use.
         stall_seconds: how long a batch may take to come before training ends with the stacks of all threads.
         deterministic: only operations that repeat to the bit, and the plan's number of threads, wherever it goes on.
         parent: weights to begin with, called `from` in YAML: digest of a model, a .safetensors file or a MONAI Bundle.

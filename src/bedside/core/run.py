@@ -83,6 +83,7 @@ class RunRecord(Record):
         dataset: digest of the training data; environment: of what it ran in; commit: of the code, with "+" if edited.
         model: digest of the best weights.
         steps, minutes: done; `peak_memory_mb`: largest resident memory.
+        device: "cpu", or the name of the accelerator; device_peak_mb: the most of its memory that was held, in MB of 10^6 bytes.
         schedule: the first plan, and each correction where the machine turned out slower or faster than it began. A run with
             one entry is repeated exactly with `train.steps`.
         curve: loss, and score of the left-out fold where there is one.
@@ -115,6 +116,8 @@ class RunRecord(Record):
     precision: str = ""
     parent: str = ""
     begun: Matched | None = None
+    device: str = "cpu"
+    device_peak_mb: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ class Site(Record):
         processes: how many workers; None: one per processor this process may run on.
         worker_memory_gb: of each worker beyond what it needs to start; an item that needs more is refused.
         worker_seconds: for one item; one that takes longer is refused.
-        loader_workers: processes that make training batches ahead; 0: the training process itself. The batches are the same.
+        device: where trainings compute: "auto" takes an accelerator (CUDA) where there is one, else the processor.
+        loader_workers: processes that make training batches ahead; 0: the training process itself; None: 0 on the processor, as
+            many as cores allow, up to 8, with an accelerator. The batches are the same.
         training_processes: that compute one training together on this machine; each computes its share of every batch. Tasks of
             one SLURM step, on one machine or several, do so by themselves.
-        strategy: how they share, by Fabric's name: "ddp" keeps all weights in each, "fsdp" shards them (accelerators only).
+        strategy: how they share: "ddp" keeps all weights in each, "fsdp" divides weights, averages and moments among them.
         watts_per_core: what a busy core draws, for the estimate of energy where the processor does not count it.
         volumes_gb: of images and masks that all workers hold at once, in 2**30 bytes; None: as much as two of the folder's
             largest, at most half of what this process may use. An image that needs more alone is refused.
@@ -46,7 +48,8 @@ class Site(Record):
     processes: PositiveInt | None = None
     worker_memory_gb: Annotated[float, Field(gt=0)] = 4.0
     worker_seconds: Annotated[float, Field(gt=0)] = 300.0
-    loader_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0, le=256)] | None = None
     training_processes: Annotated[int, Field(gt=0, le=64)] = 1
     strategy: Strategy = "ddp"
     watts_per_core: Annotated[float, Field(gt=0)] = 10.0

@@ -220,6 +220,7 @@ class Loader:
 
     def __init__(self, recipe: Recipe, *, workers: int = 0, seconds: float = 600.0) -> None:
         self.recipe = recipe
+        self.workers = workers
         self.seconds = seconds
         self.replaced: list[WorkerState] = []
         self._told = recipe.told() if workers else b""

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 class TorchEngine(Part):
-    """Runs safetensors weights on the processor.
+    """Runs safetensors weights on the processor or on an accelerator.
 
     Attributes:
+        device: "cpu", or "cuda": the first accelerator that this process may use.
         precision: "fp32", or "bf16" autocast with channels-last memory, which is 2 to 10 times faster where the processor has
-            bfloat16 instructions; weights and output stay float32.
+            bfloat16 instructions; weights and output stay float32. On an accelerator "fp32" is torch's, whose convolutions take
+            TF32 where there is some.
         threads: processor threads; None: torch's own choice (the processors this process may run on, or OMP_NUM_THREADS).
     """
 
@@ -29,6 +31,7 @@ class TorchEngine(Part):
     part_name: ClassVar[Literal["torch"]] = "torch"
     model_format: ClassVar[Literal["safetensors"]] = "safetensors"
 
+    device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: Annotated[int, Field(gt=0)] | None = None
 
@@ -36,22 +39,24 @@ class TorchEngine(Part):
         """Build the network, load its weights and return the function that computes one batch of windows.
 
         Raises:
-            UsageError: the model is not safetensors.
+            UsageError: the model is not safetensors; DEVICE: there is no accelerator.
             IntegrityError: the weights do not fit the network that the model names.
             InputRejected: a weight is NaN or infinite.
         """
         import torch
 
-        net = load_network(model)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("The engine wants an accelerator (device: cuda), and torch sees none here; take cpu.", code="DEVICE")
+        net, device = load_network(model).to(self.device), torch.device(self.device)
         reduced = self.precision == "bf16"
         layout = torch.channels_last_3d if reduced else torch.contiguous_format
         net = net.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs lack torch's own keyword
 
         def compute(windows: FloatArray) -> FloatArray:
-            with _threads(self.threads), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-                tensor = torch.from_numpy(windows).to(memory_format=layout)
+            with _threads(self.threads), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+                tensor = torch.from_numpy(windows).to(device).to(memory_format=layout)
                 output: torch.Tensor = net(tensor)
-                return cast("FloatArray", output.float().contiguous().numpy())
+                return cast("FloatArray", output.float().contiguous().cpu().numpy())
 
         return compute
 

@@ -119,5 +119,6 @@ class _Taught(Lesson):
 
         del moment
         with torch.no_grad():
-            said = torch.cat([self.net(image[None]).float() for image in images])
+            teacher = self.net.to(images.device)
+            said = torch.cat([teacher(image[None]).float() for image in images])
         return images, torch.cat([labels[:, None].float(), said], dim=1)

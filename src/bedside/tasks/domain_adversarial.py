@@ -102,7 +102,8 @@ class _Adversary(Lesson):
         pupil = cast("DomainNet", whole)
         said = pupil.said(strength(moment.progress, self.task.steepness))
         truth = torch.tensor([self.domains.get(case, _UNKNOWN) for case in moment.cases], device=said.device)
-        each = functional.cross_entropy(said.float(), truth, torch.tensor(self.weights), ignore_index=_UNKNOWN, reduction="none")
+        weights = torch.tensor(self.weights, device=said.device)
+        each = functional.cross_entropy(said.float(), truth, weights, ignore_index=_UNKNOWN, reduction="none")
         own = self.task.weight * each.sum() / len(moment.cases)
         more = self.inner.added(pupil.net, moment)
         return own if more is None else own + more

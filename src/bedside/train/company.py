@@ -28,7 +28,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # the stubs leave it out
 
 from bedside.core.config import Study
-from bedside.core.errors import BedsideError, ResourceError, UsageError
+from bedside.core.errors import BedsideError, ResourceError
 from bedside.core.heap import kept_heap
 from bedside.core.plan import Plan
 from bedside.core.site import Site
@@ -37,6 +37,7 @@ from bedside.data.loader import Loader
 from bedside.data.patches import Example, PatchSampler, open_example
 from bedside.train import randomness
 from bedside.train.adapt import Layers
+from bedside.train.device import device_for, loaders_for, place_here
 from bedside.train.distributed import ALONE, RankError, Ranks
 from bedside.train.loop import Learner
 from bedside.train.signals import STOPPING
@@ -76,19 +77,6 @@ def threads_here(site: Site, cores: int) -> int:
     if slurm_ranks()[1] > 1 and own.isdigit() and int(own):
         return min(cores, int(own))
     return max(1, cores // processes_here(site))
-
-
-def check_strategy(site: Site) -> None:
-    """Refuse a strategy that processors cannot do.
-
-    Raises:
-        UsageError: STRATEGY.
-    """
-    if site.strategy == "fsdp":
-        raise UsageError(
-            "site.strategy is fsdp, which shards weights over accelerators, and this training runs on processors; take ddp.",
-            code="STRATEGY",
-        )
 
 
 @dataclass(eq=False)
@@ -136,7 +124,6 @@ def company(study: Study, site: Site, examples: list[Example]) -> Iterator[Ranks
     """Rank 0 with its followers, told what is learned from; alone where one process is asked for.
 
     Raises:
-        UsageError: STRATEGY.
         ResourceError: RANK: the others did not come.
     """
     tasks = slurm_ranks()[1]
@@ -144,7 +131,6 @@ def company(study: Study, site: Site, examples: list[Example]) -> Iterator[Ranks
     if count == 1:
         yield ALONE
         return
-    check_strategy(site)
     by_slurm, seconds = tasks > 1, study.train.stall_seconds
     store = _slurm_store(0, count) if by_slurm else _own_store()
     crew = [] if by_slurm else [_Follower.start(rank, count, port=store.port, seconds=seconds) for rank in range(1, count)]
@@ -225,7 +211,9 @@ def _met(ranks: Ranks, seconds: float, *, loopback: bool) -> Iterator[None]:
     try:
         try:
             limit = timedelta(seconds=seconds)
-            distributed.init_process_group("gloo", store=ranks.store, rank=ranks.rank, world_size=ranks.count, timeout=limit)
+            both = torch.cuda.is_available() and distributed.is_nccl_available()
+            backend = "cpu:gloo,cuda:nccl" if both else "gloo"
+            distributed.init_process_group(backend, store=ranks.store, rank=ranks.rank, world_size=ranks.count, timeout=limit)
         except RuntimeError as error:
             raise _not_met(ranks) from error
         yield
@@ -274,6 +262,7 @@ class _Followed:
         begun = ranks.hear()
         self.study = Study.model_validate(begun["study"])
         self.site = Site.model_validate(begun["site"])
+        ranks.strategy = self.site.strategy
         self.examples = [open_example(Path(folder)) for folder in cast("list[str]", begun["folders"])]
         torch.set_num_threads(cast("int", begun["threads"]))
         self.loader: Loader | None = None
@@ -300,7 +289,10 @@ class _Followed:
         if told["what"] == "restore":
             tensors = self.ranks.receive(told["tensors"])
             ema = {f"ema.{name[4:]}": value for name, value in tensors.items() if name.startswith("net.")}
-            learner.restore(tensors | ema, cast("dict[str, float] | None", told["scaler"]))
+            learner.restore(ema | tensors, cast("dict[str, float] | None", told["scaler"]))
+            return
+        if told["what"] == "gather":
+            learner.averaged() if told["average"] else learner.tensors()
             return
         number, total, timed = self.ranks.hear_step(told)
         randomness.seed_all((learner.plan.seed * 1_000_003 + number) * self.ranks.count + self.ranks.rank)
@@ -310,12 +302,14 @@ class _Followed:
         task, network = cast("Task", self.study.task), cast("Network", plan.network)
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
         sampler = PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
-        return Learner(net, task, sampler, plan, precision, layers, self.ranks)
+        device = device_for(self.site, place_here(self.ranks.rank))
+        return Learner(net, task, sampler, plan, precision, layers, self.ranks, device=device)
 
     def _loaded(self, learner: Learner) -> Loader:
         if self.loader is None:
             seconds = self.study.train.stall_seconds
-            self.loader = Loader(learner.recipe, workers=self.site.loader_workers, seconds=seconds)
+            workers = loaders_for(self.site, learner.device, cores=learner.plan.machine.cores)
+            self.loader = Loader(learner.recipe, workers=workers, seconds=seconds)
         return self.loader
 
     def _close(self) -> None:

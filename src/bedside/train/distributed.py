@@ -99,14 +99,24 @@ class Ranks:
         return self.count == 1
 
     @property
+    def sharded(self) -> bool:
+        """Whether the weights are divided among the processes."""
+        return not self.alone and self.strategy == "fsdp"
+
+    @property
     def environment(self) -> LightningEnvironment:
         """Where Fabric runs; alone nothing changes it, a job of a cluster neither."""
-        return LightningEnvironment() if self.alone else _Place(self.rank)
+        return _Place(self.rank) if self.fabric_nodes > 1 else LightningEnvironment()
 
     @property
     def fabric_strategy(self) -> str:
-        """The strategy by its name."""
-        return "auto" if self.alone else self.strategy
+        """The strategy by its name; divided weights are not Fabric's business (`train/sharding.py`)."""
+        return self.strategy if self.fabric_nodes > 1 else "auto"
+
+    @property
+    def fabric_nodes(self) -> int:
+        """As Fabric counts processes."""
+        return 1 if self.sharded else self.count
 
     def begin(self, plan: Plan, net: nn.Module, *, precision: str, layers: Layers | None) -> None:
         """Let followers make the learner that rank 0 makes.
@@ -125,6 +135,11 @@ class Ranks:
             raise UsageError(
                 "train.unfreeze is for one process: the others expect a gradient of every weight; take --processes 1.",
                 code="PROCESSES",
+            )
+        if self.sharded and precision == "fp16":
+            raise UsageError(
+                "site.strategy fsdp trains in bf16 or fp32: the scaler of fp16 gradients sees one part of them only.",
+                code="STRATEGY",
             )
         self.share(plan)
         rates: dict[str, JsonValue] | None = None if layers is None else {**layers.rates}
@@ -159,9 +174,11 @@ class Ranks:
     def lost(self, error: RankError) -> ResourceError:
         """What the end of a training says when a process was lost."""
         states = self.states()
+        kept = "its part of the weights with it, and the same command goes on from the last checkpoint"
+        if not self.sharded:
+            kept = "what was done is saved, and the same command goes on from there"
         found = ResourceError(
-            f"Another process of this training was lost ({'; '.join(states) or 'it does not answer'}); what was done is"
-            " saved, and the same command goes on from there.",
+            f"Another process of this training was lost ({'; '.join(states) or 'it does not answer'}); {kept}.",
             code="RANK",
         )
         found.add_note(str(error))
@@ -187,7 +204,7 @@ class Ranks:
         parts = []
         for rank, size in enumerate(sizes):
             own = rank == self.rank
-            part = mine.detach().contiguous() if own else torch.empty((size, *mine.shape[1:]), dtype=mine.dtype)
+            part = mine.detach().contiguous() if own else mine.new_empty((size, *mine.shape[1:]))
             distributed.broadcast(part, src=rank)
             parts.append(mine if own else part)
         return torch.cat(parts)
@@ -206,11 +223,11 @@ class Ranks:
         Raises:
             IntegrityError: RANKS_DIFFER.
         """
-        if self.alone or not self._compared:
-            return
+        if self.alone or self.sharded or not self._compared:
+            return  # of divided weights no two processes have the same
         digest = hashlib.sha256()
         for value in net.state_dict().values():
-            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         mine = torch.tensor(list(digest.digest()), dtype=torch.uint8)
         found = [torch.empty_like(mine) for _ in range(self.count)]
         distributed.all_gather(found, mine)
@@ -273,7 +290,7 @@ class Ranks:
         self.tell("restore", tensors=kinds, scaler=None if scaler is None else {**scaler})
         with self.exchange():
             for each in tensors.values():
-                distributed.broadcast(each.detach().clone(memory_format=torch.contiguous_format), src=0)
+                distributed.broadcast(each.detach().cpu().clone(memory_format=torch.contiguous_format), src=0)
 
     def receive(self, kinds: JsonValue) -> dict[str, torch.Tensor]:
         """A follower takes the tensors that `send` described."""

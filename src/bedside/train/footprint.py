@@ -18,6 +18,11 @@ MEGABYTE = 1e6
 PROCESS_MB = 640.0
 """Resident memory of a training process without the tensors of its steps: interpreter, torch, kernels and their scratch memory
 (measured on Linux x86-64 with the processor build of torch; `benchmarks/plan_memory.py` compares predictions with runs)."""
+DEVICE_MB = 1200.0
+"""What an accelerator holds beside tensors: its context, and room in which kernels of convolutions work. An estimate: never
+measured, and where it is too small the training goes on in smaller pieces."""
+COPIES_ON_DEVICE = 7
+"""Weights, gradients, two moments of the optimizer, the average, the best so far, and one more while they are updated."""
 COPIES_OF_WEIGHTS = 11
 """Weights, gradients, two moments of the optimizer, the average, the best so far; all but the gradients again in a checkpoint."""
 PASSES = 3
@@ -54,6 +59,11 @@ class Footprint:
         """Resident memory at the peak of a training on the processor."""
         weights = 4 * COPIES_OF_WEIGHTS * self.parameters / MEGABYTE
         return PROCESS_MB + weights + self.saved_mb + TRANSIENT * self.largest_mb + COLUMNS * self.columns_mb
+
+    @property
+    def device_peak_mb(self) -> float:
+        """Memory of an accelerator at the peak of a training there; what convolutions hold as columns is the processor's way."""
+        return DEVICE_MB + 4 * COPIES_ON_DEVICE * self.parameters / MEGABYTE + self.saved_mb + TRANSIENT * self.largest_mb
 
 
 def footprint(

@@ -4,8 +4,10 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Literal
 
@@ -13,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.lesson import PLAIN, Lesson, Moment
@@ -22,7 +25,9 @@ from bedside.data.loader import Batch, Recipe
 from bedside.data.patches import PatchSampler
 from bedside.networks.deep import loss_of
 from bedside.train.adapt import Layers
+from bedside.train.device import CPU
 from bedside.train.distributed import ALONE, Ranks, own_threads
+from bedside.train.sharding import Divided, own, part_of, put_state, whole
 
 Precision = str
 CLIP_NORM = 12.0
@@ -49,6 +54,7 @@ class Learner:
         layers: which weights learn when and how fast; None: all, always, alike.
         ranks: the processes that compute together.
         lesson: what the task brings beside its loss; whole: what is trained, the network or what the lesson put around it.
+        device: where all of it lives, and where batches are sent.
         bad_steps: how many steps in a row were skipped, because loss or gradient was not finite.
     """
 
@@ -60,6 +66,7 @@ class Learner:
     layers: Layers | None = None
     ranks: Ranks = ALONE
     lesson: Lesson = PLAIN
+    device: torch.device = CPU
     whole: nn.Module = field(init=False)
     ema: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
@@ -67,23 +74,28 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.ranks.begin(self.plan, self.net, precision=self.precision, layers=self.layers)
-        self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        layout = torch.contiguous_format if self.ranks.sharded else torch.channels_last_3d  # torch divides no other
+        self.net = self.net.to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self.whole = self._wrapped()
+        for part in (self.net, self.ema, self.whole):
+            part.to(self.device)
+        sharded, count = self.ranks.sharded, self.ranks.count
+        self._divided = Divided(self.net, self.ema, device=self.device, count=count) if sharded else None
         decay = self.plan.weight_decay
         self.optimizer = torch.optim.AdamW(
             self.net.parameters() if self.layers is None else self.layers.groups(self.net),
             lr=self.plan.learning_rate,
             weight_decay=decay,
             betas=(0.9, 0.999),
-            fused=self.precision != "fp16",  # a fused optimizer wants to unscale by itself, after clipping
+            fused=self.precision != "fp16" and self.device.type != "meta",  # fused, it wants to unscale by itself, after clipping
         )
         if beside := [value for value in self._beside().values() if isinstance(value, nn.Parameter)]:
             self.optimizer.add_param_group({"params": beside})
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = self._fabric = self._make_fabric()
         with self.ranks.exchange():
-            self._net, self._optimizer = fabric.setup(self.whole, self.optimizer)
+            self._net, self._optimizer = fabric.setup(self.whole, self.optimizer, move_to_device=False)
         self._net.train()
         self.ema.eval()
 
@@ -108,14 +120,17 @@ class Learner:
 
     def _make_fabric(self) -> Fabric:
         """Alone, where it runs, as in a job of a cluster, changes nothing; with others each process is a node of its own."""
-        self.scaler = torch.amp.GradScaler("cpu") if self.precision == "fp16" else None
-        here, strategy, nodes = self.ranks.environment, self.ranks.fabric_strategy, self.ranks.count
+        kind = "cuda" if self.device.type == "cuda" else "cpu"
+        devices = 1 if self.device.index is None else [self.device.index]
+        self.scaler = torch.amp.GradScaler(kind) if self.precision == "fp16" else None
+        here, strategy, nodes = self.ranks.environment, self.ranks.fabric_strategy, self.ranks.fabric_nodes
         if self.scaler is not None:
-            mixed = MixedPrecision("16-mixed", device="cpu", scaler=self.scaler)
-            fabric = Fabric(accelerator="cpu", strategy=strategy, devices=1, num_nodes=nodes, plugins=[here, mixed])
+            mixed = MixedPrecision("16-mixed", device=kind, scaler=self.scaler)
+            fabric = Fabric(accelerator=kind, strategy=strategy, devices=devices, num_nodes=nodes, plugins=[here, mixed])
         else:
             reduced: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if self.precision == "bf16" else "32-true"
-            fabric = Fabric(accelerator="cpu", strategy=strategy, devices=1, num_nodes=nodes, precision=reduced, plugins=[here])
+            given = {"accelerator": kind, "strategy": strategy, "devices": devices, "num_nodes": nodes}
+            fabric = Fabric(**given, precision=reduced, plugins=[here])
         with own_threads():
             fabric.launch()
         return fabric
@@ -126,7 +141,7 @@ class Learner:
         A step whose loss or gradient is not finite changes nothing and is counted in `bad_steps`.
         """
         self.ranks.tell_step(number, total, timed=batch is None)
-        images, labels = self.batch(number) if batch is None else (batch.images, batch.labels)
+        images, labels = self.batch(number) if batch is None else self._sent(batch)
         moment = self._moment(number, total, len(images))
         images, labels = self.lesson.show(images, labels, moment)
         images = images.to(memory_format=torch.channels_last_3d)
@@ -142,7 +157,8 @@ class Learner:
             value = self._gradients(images, labels, moment)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM)
+        with self.ranks.exchange():
+            norm = whole(nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM))
         if not (math.isfinite(value) and (bool(torch.isfinite(norm)) or self._may_scale_down())):
             self.bad_steps += 1
             self._undo(buffers)
@@ -163,7 +179,7 @@ class Learner:
         moment, done = moment or self._moment(0, 1, len(images)), 0
         for some, truth in zip(torch.split(images, [*share.pieces]), torch.split(labels, [*share.pieces]), strict=True):
             left -= 1
-            with self._fabric.no_backward_sync(self._net, enabled=left > 0):
+            with self._exchanging(last=left == 0):
                 output, target = ranks.whole(self._net(some), truth, share)
                 loss = loss_of(self.task.loss, output, target)
                 added = self.lesson.added(self.whole, moment.of(range(done, done + len(some))))
@@ -173,10 +189,23 @@ class Learner:
             value += float(loss.detach())
         return ranks.agreed(value, share)
 
+    @contextmanager
+    def _exchanging(self, *, last: bool) -> Iterator[None]:
+        """Bring gradients together in the last backward pass of a step only."""
+        if self._divided is not None:
+            self._divided.before_pass(last=last)
+            yield
+            return
+        with self._fabric.no_backward_sync(self._net, enabled=not last):
+            yield
+
     def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The augmented batch of a step: images (B, C, I, J, K) channels-last, labels (B, I, J, K)."""
-        made = self.recipe.make(number)
-        return made.images.to(memory_format=torch.channels_last_3d), made.labels
+        images, labels = self._sent(self.recipe.make(number))
+        return images.to(memory_format=torch.channels_last_3d), labels
+
+    def _sent(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return batch.images.to(self.device), batch.labels.to(self.device)
 
     @property
     def recipe(self) -> Recipe:
@@ -211,14 +240,29 @@ class Learner:
     def _average(self, number: int) -> None:
         """Move the average towards the weights; early on it follows faster, so that it is not held back by the start."""
         keep = min(self.plan.ema, (1 + number) / (10 + number))
-        for mean, now in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
+        for mean, now in zip(map(own, self.ema.state_dict().values()), map(own, self.net.state_dict().values()), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(now, 1.0 - keep)
             else:
                 mean.copy_(now)
 
+    def averaged(self) -> nn.Module:
+        """The network with the averaged weights, all of them in this process."""
+        if self._divided is None:
+            return self.ema
+        with self.ranks.exchange():
+            self.ranks.tell("gather", average=True)
+            return self._divided.averaged()
+
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor that the next step depends on, by name."""
+        """Every tensor that the next step depends on, by name, whole."""
+        if self._divided is None:
+            return self._parts()
+        with self.ranks.exchange():
+            self.ranks.tell("gather", average=False)
+            return {name: whole(value) for name, value in self._parts().items()}
+
+    def _parts(self) -> dict[str, torch.Tensor]:
         found = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         found |= {f"beside.{name}": value.detach() for name, value in self._beside().items()}
@@ -237,8 +281,8 @@ class Learner:
             IntegrityError: they are of another network.
         """
         try:
-            self.net.load_state_dict(_under(tensors, "net."))
-            self.ema.load_state_dict(_under(tensors, "ema."))
+            for module, prefix in ((self.net, "net."), (self.ema, "ema.")):
+                (module.load_state_dict if self._divided is None else partial(put_state, module))(_under(tensors, prefix))
             self._restore_beside(_under(tensors, "beside."))
         except RuntimeError as error:
             raise IntegrityError(
@@ -254,8 +298,8 @@ class Learner:
         self.optimizer.load_state_dict(whole)
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(dict(scaler))
-        wanted = {name: value for name, value in self.tensors().items() if not name.startswith("ema.")}
-        self.ranks.send(wanted, scaler=self.scaler_state())
+        kinds = ("net.", "adam.", "beside.", "ema.") if self._divided is not None else ("net.", "adam.", "beside.")
+        self.ranks.send({name: value for name, value in tensors.items() if name.startswith(kinds)}, scaler=self.scaler_state())
 
     @torch.no_grad()
     def _restore_beside(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -274,6 +318,8 @@ def _laid_out_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Copy `value` in the memory order of its parameter: the fused optimizer walks both as flat memory and checks nothing."""
     if value.shape != parameter.shape:
         return value.clone()
+    if isinstance(parameter, DTensor):
+        return part_of(parameter, value)
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 

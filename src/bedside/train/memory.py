@@ -88,6 +88,20 @@ def in_windows(attempt: Callable[[Shape], float], window: Shape, network: object
         said = f"memory ran out while a case was scored in windows of {by(first)} voxels; they have {by(window)} from here on"
 
 
+def check_ceiling(used_mb: float, plan: Plan) -> None:
+    """Stop a training that took more than it may; what it saved stays.
+
+    Raises:
+        ResourceError: MEMORY.
+    """
+    if used_mb > plan.memory_mb:
+        raise ResourceError(
+            f"Training used {used_mb:.0f} MB of memory and train.memory_gb allows {plan.memory_mb:.0f} MB;"
+            " make train.patch or train.batch smaller, or raise the ceiling. The last checkpoint is saved.",
+            code="MEMORY",
+        )
+
+
 def release() -> None:
     """Give back what nobody uses."""
     gc.collect()

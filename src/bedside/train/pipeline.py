@@ -33,6 +33,7 @@ from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
 from bedside.train.classroom import lesson_for
 from bedside.train.company import company, follow_slurm, slurm_ranks, threads_here
+from bedside.train.device import device_name, device_peak_mb
 from bedside.train.fingerprint import check_labels
 from bedside.train.meter import peak_memory_mb
 from bedside.train.planned import fresh_plan, keep_plan, kept_plan
@@ -119,6 +120,8 @@ def _computing(config: Config, planned: Plan) -> Iterator[None]:
     threads = planned.machine.cores if repeats else config.site.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads_here(config.site, threads))
     torch.use_deterministic_algorithms(repeats or before)
+    if repeats:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products of matrices on CUDA
     try:
         with kept_heap():
             yield
@@ -253,6 +256,8 @@ def _record(study: Study, dataset: Dataset, sitting: Sitting, *, environment_: d
         precision=position.precision,
         parent=study.train.parent or "",
         begun=sitting.start.matched if sitting.start is not None else None,
+        device=device_name(sitting.learner.device),
+        device_peak_mb=round(device_peak_mb(sitting.learner.device), 1),
     )
 
 

@@ -60,6 +60,10 @@ class _Draft:
     def gigaflops(self) -> float:
         return GPU_GIGAFLOPS * self.machine.devices if self.machine.devices else CPU_GIGAFLOPS * self.machine.cores
 
+    def peak_mb(self, need: Footprint) -> float:
+        """Of the memory that is short: the accelerator's where there is one, else the processor's."""
+        return need.device_peak_mb if self.machine.devices else need.peak_mb
+
     def voxels_per_step(self, features: int) -> float:
         """Voxels that a step may hold, so that the budget holds enough steps."""
         steps = STEPS_IN_A_QUARTER_HOUR * math.sqrt(max(self.seconds, 60.0) / 900)
@@ -91,7 +95,7 @@ def make_plan(study: Study, data: Fingerprint, machine: Machine) -> Plan:
     features = _features(draft)
     preprocessing = _preprocessing(draft, features)
     size, need = _fitting(draft, _first_size(draft, features, preprocessing), ceiling)
-    predicted = need.peak_mb
+    predicted = draft.peak_mb(need)
     draft.note(
         "predicted memory", f"{predicted:.0f} MB", f"{need.parameters:,} weights, {need.saved_mb:.0f} MB between the passes"
     )
@@ -126,8 +130,11 @@ def _ceiling(draft: _Draft) -> float:
     if asked is not None:
         draft.note("memory ceiling", f"{1000 * asked:.0f} MB", "asked for")
         return 1000 * asked
-    ceiling = MEMORY_SHARE * draft.machine.memory_mb
-    draft.note("memory ceiling", f"{ceiling:.0f} MB", f"four fifths of the {draft.machine.memory_mb:.0f} MB this process may use")
+    here = draft.machine
+    memory_mb = here.device_memory_mb if here.devices else here.memory_mb
+    ceiling = MEMORY_SHARE * memory_mb
+    whose = f"of {here.device}" if here.devices else "this process may use"
+    draft.note("memory ceiling", f"{ceiling:.0f} MB", f"four fifths of the {memory_mb:.0f} MB {whose}")
     return ceiling
 
 
@@ -195,7 +202,7 @@ def _fitting(draft: _Draft, size: _Size, ceiling: float) -> tuple[_Size, Footpri
     first = size
     while True:
         need = _need(draft, size)
-        if need.peak_mb <= SAFETY * ceiling:
+        if draft.peak_mb(need) <= SAFETY * ceiling:
             if size != first:
                 said = f"dynunet {_width(size)}, patch {_by(size.patch)}, {size.micro_batch} of {size.batch} patches at once"
                 draft.note("made smaller", said, f"{ceiling:.0f} MB of memory")
@@ -203,7 +210,7 @@ def _fitting(draft: _Draft, size: _Size, ceiling: float) -> tuple[_Size, Footpri
         smaller = _smaller(draft, size)
         if smaller is None:
             raise ResourceError(
-                f"This training would need {need.peak_mb:.0f} MB of memory with patches of"
+                f"This training would need {draft.peak_mb(need):.0f} MB of memory with patches of"
                 f" {_by(size.patch)} voxels, and {ceiling:.0f} MB are allowed; give train.memory_gb more, or leave the network"
                 " and train.patch to the plan.",
                 code="PLAN_MEMORY",

@@ -14,6 +14,7 @@ from bedside.core.plan import Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Task
 from bedside.train.company import processes_here
+from bedside.train.device import machine_for
 from bedside.train.fingerprint import fingerprint
 from bedside.train.plan import make_plan
 
@@ -25,12 +26,14 @@ def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT,
 
     Raises:
         UsageError: the study's patch does not fit its network, or no case is there to learn from.
+        UsageError: DEVICE: the site wants an accelerator that is not there.
         ResourceError: PLAN_MEMORY, when nothing that the study leaves open fits.
     """
-    here = machine()
+    processes = processes_here(config.site)
+    here = machine_for(config.site, machine(), processes=processes)
     if config.site.threads:
         here = here.model_copy(update={"cores": min(here.cores, config.site.threads)})
-    here = here.model_copy(update={"memory_mb": here.memory_mb / processes_here(config.site)})
+    here = here.model_copy(update={"memory_mb": here.memory_mb / processes})
     task = cast("Task", config.study.task)
     data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress, keep=keep)
     return make_plan(config.study, data, here)

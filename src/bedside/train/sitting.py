@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bedside.core.config import Study
 from bedside.core.errors import Interrupted, ResourceError, UsageError
@@ -31,9 +32,10 @@ from bedside.train.checkpoint import (
     settings,
 )
 from bedside.train.compiling import compile_steps, noted
+from bedside.train.device import device_for, device_peak_mb, loaders_for, place_here
 from bedside.train.distributed import ALONE, RankError, Ranks
 from bedside.train.loop import Learner, moments
-from bedside.train.memory import in_windows, is_out_of_memory, release, smaller
+from bedside.train.memory import check_ceiling, in_windows, is_out_of_memory, release, smaller
 from bedside.train.meter import Meter, peak_memory_mb
 from bedside.train.replans import Replans, Replay
 from bedside.train.signals import Stop, kept_signals
@@ -103,7 +105,8 @@ class Sitting:
             try:
                 self._work(stop)
             except RankError:
-                self._save()
+                if not self.ranks.sharded:
+                    self._save()
                 raise
             except NoBatchError as error:
                 self._save()
@@ -118,6 +121,7 @@ class Sitting:
                 ) from error
             finally:
                 self.loader.close()
+            self.best = self.best or self._averaged()
             cost = self.meter.cost()
             took = self.position.seconds_per_step or (cost.step_seconds + cost.data_seconds) / self.position.step
             self.position = self.position.model_copy(update={"cost": cost, "seconds_per_step": took})
@@ -182,7 +186,7 @@ class Sitting:
         learner = self._make_learner(found.precision)
         started = time.perf_counter()
         for example in self.left_out[:1]:
-            self._score_one(learner, example)
+            self._score_one(learner.averaged(), example)
         validation = (time.perf_counter() - started) * len(self.left_out) * self.study.train.validations
         return max(1, int((60 * (self.plan.minutes or 0) - validation) / found.seconds))
 
@@ -220,14 +224,15 @@ class Sitting:
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
         if self.start is not None:
             self.start.begin(net)
-        return Learner(net, task, self._sampler(), plan, precision, self.layers, self.ranks, self.lesson)
+        device = device_for(self.site, place_here(self.ranks.rank))
+        return Learner(net, task, self._sampler(), plan, precision, self.layers, self.ranks, self.lesson, device)
 
     def _sampler(self) -> PatchSampler:
-        plan = self.plan
-        return PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
+        return PatchSampler(self.examples, self.plan.patch, self.plan.batch, self.plan.foreground, self.plan.seed)
 
     def _open_loader(self) -> None:
-        self.loader = Loader(self.learner.recipe, workers=self.site.loader_workers, seconds=self.study.train.stall_seconds)
+        workers = loaders_for(self.site, self.learner.device, cores=self.planned.machine.cores)
+        self.loader = Loader(self.learner.recipe, workers=workers, seconds=self.study.train.stall_seconds)
 
     def _do_step(self) -> float:
         """Do the next step, in smaller pieces if memory runs out."""
@@ -249,7 +254,7 @@ class Sitting:
 
     def _take(self) -> Batch:
         started = time.perf_counter()
-        with watched(1.5 * self.loader.seconds if self.site.loader_workers else self.loader.seconds):
+        with watched(1.5 * self.loader.seconds if self.loader.workers else self.loader.seconds):
             batch = self.loader.take(self.position.step)
         self.meter.data_seconds += time.perf_counter() - started
         self.meter.augment_seconds += batch.seconds
@@ -312,10 +317,10 @@ class Sitting:
         named = f" (cases {', '.join(incident.cases)})" if incident.cases else ""
         _log.warning("%s%s", said, named)
 
-    def _score_one(self, learner: Learner, example: Example) -> float:
+    def _score_one(self, net: nn.Module, example: Example) -> float:
         """Score a case, in smaller windows from now on if memory runs out."""
-        learner.optimizer.zero_grad()  # gradients of the last step take memory
-        attempt = partial(score, learner.ema, example, learner.task, self.lesson)
+        task: Task = self.study.task  # type: ignore[assignment]
+        attempt = partial(score, net, example, task, self.lesson)
         value, window, said = in_windows(attempt, self.position.window or self.plan.patch, self.plan.network)
         if said:
             self.position = self.position.model_copy(update={"window": window})
@@ -326,10 +331,12 @@ class Sitting:
         """Mean over the left-out cases; given up between two of them when a signal comes."""
         started = time.perf_counter()
         scores = []
+        self.learner.optimizer.zero_grad()  # gradients of the last step take memory
+        net = self.learner.averaged()
         for example in self.left_out:
             if stop.received:
                 raise _StoppedError
-            scores.append(self._score_one(self.learner, example))
+            scores.append(self._score_one(net, example))
         self.meter.validation_seconds += time.perf_counter() - started
         return sum(scores) / len(scores)
 
@@ -370,7 +377,7 @@ class Sitting:
         except _StoppedError:
             return
         if value is not None and (self.position.best_score is None or value > self.position.best_score):
-            self.best = {f"best.{name}": tensor.clone() for name, tensor in self.learner.ema.state_dict().items()}
+            self.best = self._averaged()
             self.position = self.position.model_copy(update={"best_score": value})
         total, count = self.position.losses
         mean = total / count if count else float("nan")
@@ -383,16 +390,11 @@ class Sitting:
         tensors, scaler = self.learner.tensors() | self.best, self.learner.scaler_state()
         checkpoint = Checkpoint(self.position, tensors, randomness.now(), scaler, settings(self.planned))
         save_checkpoint(self.folder, checkpoint, good=good)
-        used = peak_memory_mb()
-        if used > self.plan.memory_mb:
-            raise ResourceError(
-                f"Training used {used:.0f} MB of memory and train.memory_gb allows {self.plan.memory_mb:.0f} MB;"
-                " make train.patch or train.batch smaller, or raise the ceiling. The last checkpoint is saved.",
-                code="MEMORY",
-            )
+        check_ceiling(device_peak_mb(self.learner.device) or peak_memory_mb(), self.plan)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What is kept: the best on the left-out fold, else the last average."""
-        if self.best:
-            return {name.removeprefix("best."): value for name, value in self.best.items()}
-        return dict(self.learner.ema.state_dict())
+        """What is kept of a training that is done: the best on the left-out fold, else the last average."""
+        return {name.removeprefix("best."): value for name, value in self.best.items()}
+
+    def _averaged(self) -> dict[str, torch.Tensor]:
+        return {f"best.{name}": value.clone() for name, value in self.learner.averaged().state_dict().items()}

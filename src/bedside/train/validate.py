@@ -13,6 +13,7 @@ from bedside.engines.windows import Box
 from bedside.engines.wrap import SlidingWindow
 from bedside.metrics.overlap import dice
 from bedside.tasks.annotation import partial_of, possible
+from bedside.train.device import device_of
 
 DRAWS = 4
 """Patches of each case by which a task without masks is judged."""
@@ -32,7 +33,8 @@ def mean_loss(net: nn.Module, example: Example, *, task: Task, lesson: Lesson, p
     losses = []
     for step in range(DRAWS):
         moment = Moment(step=step, total=DRAWS, seed=0, cases=(example.id,), rows=(0,))
-        shown, target = lesson.show(*sampler.draw(step), moment)
+        images, labels = (each.to(device_of(net)) for each in sampler.draw(step))
+        shown, target = lesson.show(images, labels, moment)
         losses.append(float(task.loss(net(shown.to(memory_format=torch.channels_last_3d)), target)))
     return sum(losses) / len(losses)
 
@@ -45,8 +47,8 @@ def foreground_dice(net: nn.Module, examples: list[Example], *, task: Task, patc
 
     @torch.inference_mode()
     def forward(windows: FloatArray) -> FloatArray:
-        batch = torch.from_numpy(windows).to(memory_format=torch.channels_last_3d)
-        return np.asarray(net(batch).float().numpy())
+        batch = torch.from_numpy(windows).to(device_of(net)).to(memory_format=torch.channels_last_3d)
+        return np.asarray(net(batch).float().cpu().numpy())
 
     window = SlidingWindow(forward, patch=patch, overlap=0.25, activate=task.activate)
     scores = []

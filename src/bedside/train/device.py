@@ -1,0 +1,80 @@
+"""Where the tensors of a training live: on the processor, or on one accelerator for each of its processes."""
+
+import os
+
+import torch
+
+from bedside.core.errors import UsageError
+from bedside.core.plan import Machine
+from bedside.core.site import Site
+
+CPU = torch.device("cpu")
+MEGABYTE = 1e6
+MOST_LOADERS = 8
+"""Processes that make batches for an accelerator where the site does not say how many; more were never needed for one."""
+
+
+def machine_for(site: Site, found: Machine, *, processes: int) -> Machine:
+    """What a training may use of a machine when it runs where the site says, in so many processes.
+
+    Raises:
+        UsageError: DEVICE, when there are no accelerators, or fewer than processes.
+    """
+    if site.device == "cuda" and not found.devices:
+        raise UsageError(
+            "site.device is cuda, and torch sees no accelerator here (its build is"
+            f" {torch.__version__}); install torch's CUDA build and a driver, or set site.device to cpu.",
+            code="DEVICE",
+        )
+    if site.device == "cpu" or not found.devices:
+        return found.model_copy(update={"device": "cpu", "device_memory_mb": 0.0, "devices": 0})
+    if processes > found.devices:
+        raise UsageError(
+            f"{processes} processes shall share this training and the machine has {found.devices} accelerators; each process"
+            " needs one of its own.",
+            code="DEVICE",
+        )
+    return found.model_copy(update={"devices": processes})
+
+
+def device_for(site: Site, place: int) -> torch.device:
+    """The device of the process that has this place among those of the training on this machine.
+
+    A plan that was made elsewhere may go on here, so this asks what is here and not what the plan was made for.
+
+    Raises:
+        UsageError: DEVICE, when the site wants an accelerator and there is none.
+    """
+    if site.device == "cpu" or (site.device == "auto" and not torch.cuda.is_available()):
+        return CPU
+    if not torch.cuda.is_available():
+        raise UsageError("site.device is cuda, and torch sees no accelerator here; set it to cpu or auto.", code="DEVICE")
+    return torch.device("cuda", place % torch.cuda.device_count())
+
+
+def place_here(rank: int) -> int:
+    """Which of the processes on this machine the one of this rank is: SLURM counts them, else all are here."""
+    given = os.environ.get("SLURM_LOCALID", "")
+    return int(given) if given.isdigit() and "SLURM_STEP_NUM_TASKS" in os.environ else rank
+
+
+def loaders_for(site: Site, device: torch.device, *, cores: int) -> int:
+    """Processes that make batches ahead: what the site says, else none on the processor, which has no time to wait for."""
+    if site.loader_workers is not None:
+        return site.loader_workers
+    return 0 if device.type == "cpu" else max(1, min(MOST_LOADERS, cores - 1))
+
+
+def device_of(net: torch.nn.Module) -> torch.device:
+    """Where a network's weights are; the processor for one without weights."""
+    return next((value.device for value in net.parameters()), CPU)
+
+
+def device_name(device: torch.device) -> str:
+    """What a run record calls it."""
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def device_peak_mb(device: torch.device) -> float:
+    """The most memory of an accelerator that torch held so far, in MB of 10^6 bytes; 0 on the processor."""
+    return torch.cuda.max_memory_reserved(device) / MEGABYTE if device.type == "cuda" else 0.0
