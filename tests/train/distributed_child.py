@@ -2,8 +2,8 @@
 
 Takes a dataset's digest and triples of a study folder, a number of processes and what happens at step 5: "plain" nothing, "kill"
 the second process is killed, "stop" it is suspended, "signal" this process gets SIGTERM, "tamper" a weight of this process
-changes alone. STRATEGY of the environment is `site.strategy`. With "gradient" there is no training: gradients of whole batches are
-compared with those of one process.
+changes alone. STRATEGY of the environment is `site.strategy`. With "gradient" there is no training: gradients of whole
+batches are compared with those of one process.
 """
 
 import json

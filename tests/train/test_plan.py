@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.core.config import Study
+from bedside.core.config import Augmentation, Study
 from bedside.core.errors import ResourceError, UsageError
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Fingerprint, Machine, Plan
@@ -98,6 +98,31 @@ def test_calibrated_values_keep_their_scale_and_others_are_scaled_by_case():
     low, high = normalisation(TRUNKS, study().contract)[0]
     assert low < -60 < 1240 < high
     assert normalisation(CROPS, study().contract.model_copy(update={"unit": "arbitrary"}))[:2] == (None, "zscore")
+
+
+def test_absolute_values_stay_visible_where_they_are_calibrated():
+    calibrated, arbitrary = study(minutes=15), study(minutes=15)
+    arbitrary = arbitrary.model_copy(update={"contract": arbitrary.contract.model_copy(update={"unit": "arbitrary"})})
+    assert make_plan(calibrated, TRUNKS, MACHINE).network.settings()["norm"] == "batch"
+    assert make_plan(arbitrary, CROPS, MACHINE).network.settings()["norm"] == "instance"
+    assert make_plan(calibrated, TRUNKS, MACHINE, processes=2).network.settings()["norm"] == "instance"
+    asked = study(minutes=15, network={"name": "dynunet", "norm": "instance"})
+    assert make_plan(asked, TRUNKS, MACHINE).network.settings()["norm"] == "instance"
+
+
+def test_noise_and_brightness_are_as_large_beside_the_values_whatever_their_unit():
+    plan = make_plan(study(minutes=15), TRUNKS, MACHINE)
+    low, high = plan.preprocessing.clip
+    spread_hu = 1300 / 5.15
+    for name in ("noise", "brightness"):
+        hu = getattr(plan.augment, name) * (high - low) / 2
+        assert hu == pytest.approx(getattr(Augmentation(), name) * spread_hu, rel=0.02)
+    assert plan.augment.contrast == Augmentation().contrast
+    asked = make_plan(study(minutes=15, augment={"noise": 0.1}), TRUNKS, MACHINE)
+    assert asked.augment.noise == 0.1
+    assert asked.augment.brightness == plan.augment.brightness
+    scored = make_plan(study(minutes=15, preprocess={"normalise": "zscore"}), TRUNKS, MACHINE)
+    assert scored.augment == Augmentation()
 
 
 def test_what_the_study_asks_for_is_kept_to_the_letter():

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from bedside.core.config import Study
+from bedside.core.config import Augmentation, Study
 from bedside.core.errors import ResourceError, UsageError
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Choice, Fingerprint, Machine, Plan
@@ -17,7 +17,7 @@ from bedside.core.record import Part
 from bedside.core.task import Task, divisors
 from bedside.networks.unet import DynUNet
 from bedside.train.footprint import Footprint, footprint
-from bedside.train.plan_rules import Shape, grid, normalisation, planned_patch, pyramid, target_spacing
+from bedside.train.plan_rules import Shape, augmentation, grid, norm, normalisation, planned_patch, pyramid, target_spacing
 
 MEMORY_SHARE = 0.8
 """Of what the process may use; the rest is for what reads, saves and validates beside the steps."""
@@ -46,6 +46,7 @@ class _Draft:
     study: Study
     data: Fingerprint
     machine: Machine
+    processes: int = 1
     choices: list[Choice] = field(default_factory=list)
 
     def note(self, what: str, value: object, because: str) -> None:
@@ -80,16 +81,22 @@ class _Size:
     micro_batch: int
 
 
-def make_plan(study: Study, data: Fingerprint, machine: Machine) -> Plan:
+def make_plan(study: Study, data: Fingerprint, machine: Machine, *, processes: int = 1) -> Plan:
     """Decide every number of a training.
 
     What the study sets is kept. What it leaves open is chosen, and made smaller until the predicted memory fits.
+
+    Args:
+        study: what is asked.
+        data: numbers of the cases to learn from.
+        machine: what one process may use.
+        processes: that compute together.
 
     Raises:
         UsageError: PATCH, when the study's patch does not fit its network.
         ResourceError: PLAN_MEMORY, when no choice that the study leaves open fits below the ceiling.
     """
-    draft = _Draft(study, data, machine)
+    draft = _Draft(study, data, machine, processes)
     train = study.train
     ceiling = _ceiling(draft)
     features = _features(draft)
@@ -114,7 +121,7 @@ def make_plan(study: Study, data: Fingerprint, machine: Machine) -> Plan:
         ema=_ema(draft, steps or _expected_steps(draft, need, size)),
         foreground=train.foreground,
         seed=train.seed,
-        augment=train.augment,
+        augment=_augmentation(draft, preprocessing),
         minutes=train.minutes,
         steps=steps,
         memory_mb=ceiling,
@@ -174,9 +181,10 @@ def _first_size(draft: _Draft, features: int, preprocessing: Preprocessing) -> _
     if network is None:
         kernels, strides = pyramid(patch, spacing)
         plain = all(kernel == (3, 3, 3) for kernel in kernels) and all(stride == (2, 2, 2) for stride in strides[1:])
-        network = DynUNet(
-            features=features, levels=len(strides), kernels=None if plain else kernels, strides=None if plain else strides
-        )
+        kind, reason = norm(draft.study.contract, processes=draft.processes)
+        shape_of = {"kernels": None if plain else kernels, "strides": None if plain else strides}
+        network = DynUNet(features=features, levels=len(strides), norm=kind, **shape_of)
+        draft.note("norm", kind, reason)
         draft.note("network", f"dynunet, {features} features, {len(strides)} levels", f"{room:,.0f} voxels fit into a step")
     else:
         draft.note("network", network.part_name, "asked for")
@@ -262,6 +270,13 @@ def _steps(draft: _Draft, batch: int) -> int | None:
     steps = math.ceil(train.epochs * draft.data.cases / batch)
     draft.note("steps", steps, f"{train.epochs} times {draft.data.cases} cases, {batch} at a time")
     return steps
+
+
+def _augmentation(draft: _Draft, preprocessing: Preprocessing) -> Augmentation:
+    chosen, because = augmentation(draft.study.train.augment, draft.data, preprocessing)
+    if because:
+        draft.note("augmentation", f"noise {chosen.noise:g}, brightness {chosen.brightness:g}", because)
+    return chosen
 
 
 def _expected_steps(draft: _Draft, need: Footprint, size: _Size) -> int:

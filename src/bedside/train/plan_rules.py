@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
+from bedside.core.config import Augmentation
 from bedside.core.contract import Contract
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Fingerprint
@@ -24,6 +25,8 @@ LEAST_SIDE = 4
 """Voxels that the lowest level keeps along an axis."""
 MOST_LEVELS = 6
 LEAST_LEVELS = 3
+SPREAD = 5.15
+"""Standard deviations of a normal distribution between its 0.5th and its 99.5th percentile."""
 
 
 def target_spacing(data: Fingerprint, *, room: float) -> tuple[Spacing | None, str]:
@@ -77,6 +80,35 @@ def normalisation(data: Fingerprint, contract: Contract) -> tuple[tuple[float, f
         limits = (math.floor((low - margin) / 50) * 50.0, math.ceil((high + margin) / 50) * 50.0)
         return limits, "clip", f"HU inside the structures go from {low:.0f} to {high:.0f} (0.5 to 99.5 %)"
     return None, "zscore", "the unit is not calibrated"
+
+
+def norm(contract: Contract, *, processes: int) -> tuple[Literal["instance", "batch"], str]:
+    """What brings activations to one scale, and why.
+
+    An instance norm takes the mean from every patch and with it the absolute values, which is what unscaled images need; in a
+    calibrated unit (HU) they are what tells tissues apart (`benchmarks/results/ct_bone.md`).
+    """
+    if contract.unit != "HU":
+        return "instance", "the unit is not calibrated"
+    if processes > 1:
+        return "instance", "a batch norm needs one process"
+    return "batch", "the unit is calibrated, and an instance norm would hide absolute values"
+
+
+def augmentation(asked: Augmentation, data: Fingerprint, preprocessing: Preprocessing) -> tuple[Augmentation, str]:
+    """The changes to patches, and why if not as asked; what the study sets itself is kept.
+
+    Noise and brightness are in units of the normalised image. Where that is a standard deviation they are as they are; where
+    values keep their calibrated unit they are brought from standard deviations inside the structures to it.
+    """
+    free = {name for name in ("noise", "brightness") if name not in asked.model_fields_set}
+    if preprocessing.normalise != "clip" or preprocessing.clip is None or not free:
+        return asked, ""
+    low, _, high = data.values
+    share = (high - low) / SPREAD / (0.5 * (preprocessing.clip[1] - preprocessing.clip[0]))
+    scaled = {name: round(getattr(asked, name) * share, 4) for name in free}
+    said = f"a standard deviation inside the structures is {(high - low) / SPREAD:.0f}, {share:.2f} of the normalised unit"
+    return asked.model_copy(update=scaled), said
 
 
 def grid(data: Fingerprint, preprocessing: Preprocessing) -> tuple[Shape, Spacing]:

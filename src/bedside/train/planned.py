@@ -13,7 +13,7 @@ from bedside.core.files import write_atomic
 from bedside.core.plan import Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Task
-from bedside.train.company import processes_here
+from bedside.train.company import processes_here, slurm_ranks
 from bedside.train.device import machine_for
 from bedside.train.fingerprint import fingerprint
 from bedside.train.plan import make_plan
@@ -36,7 +36,7 @@ def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT,
     here = here.model_copy(update={"memory_mb": here.memory_mb / processes})
     task = cast("Task", config.study.task)
     data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress, keep=keep)
-    return make_plan(config.study, data, here)
+    return make_plan(config.study, data, here, processes=max(processes, slurm_ranks()[1]))
 
 
 def kept_plan(folder: Path) -> Plan | None:
