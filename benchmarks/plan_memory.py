@@ -58,6 +58,7 @@ ROWS = (
     Row({"name": "segresnet"}, 64, 2, 1),
     Row({"name": "segresnet"}, 64, 2, 2, "bf16"),
     Row({"name": "swin_unetr"}, 64, 2, 1),
+    Row({"name": "swin_unetr", "checkpointing": True}, 64, 2, 1),
 )
 
 

@@ -84,11 +84,12 @@ def gradients(config, dataset: Dataset) -> dict[str, float]:
             for sitting.ranks in (ALONE, ranks):
                 learner: Learner = sitting._make_learner("fp32")
                 losses.append(learner.step(0, 10))
-                grads.append([own(parameter.grad) for parameter in learner.net.parameters()])  # divided: the first rows
-            pairs = [(alone[: len(both)], both) for alone, both in zip(*grads, strict=True)]
-            found[f"{batch}/{micro}"] = max(float((alone - both).abs().max()) for alone, both in pairs if len(both))
+                held = sum(own(parameter.grad).numel() for parameter in learner.net.parameters())
+                moments = {name: value / 0.1 for name, value in learner.tensors().items() if name.endswith(".exp_avg")}
+                grads.append([value for _, value in sorted(moments.items())])  # the first moment is a tenth of the gradient
+            found[f"{batch}/{micro}"] = max(float((alone - both).abs().max()) for alone, both in zip(*grads, strict=True))
             found[f"{batch}/{micro} loss"] = abs(losses[0] - losses[1])
-            found[f"{batch}/{micro} held"] = sum(grad.numel() for grad in grads[1]) / sum(grad.numel() for grad in grads[0])
+            found[f"{batch}/{micro} held"] = held / sum(grad.numel() for grad in grads[0])
             found[f"{batch}/{micro} largest"] = max(float(grad.abs().max()) for grad in grads[0])
     return found
 

@@ -155,14 +155,15 @@ def test_divided_weights_give_the_gradient_and_the_training_of_whole_ones(tmp_pa
 @pytest.mark.slow
 def test_a_training_of_divided_weights_that_was_stopped_or_killed_goes_on_to_the_same_weights(tmp_path):
     trainings = Trainings(tmp_path, strategy="fsdp")
-    straight, ended, killed = (trainings.study(name) for name in "abc")
+    often = {"checkpoint_minutes": 0.001, "fold": 0, "precision": "bf16"}
+    straight, ended, killed = (trainings.study(name, **often) for name in "abc")
     trainings.ask(straight, 2)
     for folder, what in ((ended, "signal"), (ended, "plain"), (killed, "kill"), (killed, "plain")):
         trainings.ask(folder, 2, what)
     whole, signalled, resumed, lost, begun_again = trainings.run(apart=True)
     assert (signalled["exit"], lost["exit"], lost["code"]) == (8, 6, "RANK")
     assert "last checkpoint" in lost["sentence"]
-    assert resumed["resumed"] == 1
+    assert resumed["resumed"] == begun_again["resumed"] == 1
     assert resumed["weights"] == begun_again["weights"] == whole["weights"]
 
 

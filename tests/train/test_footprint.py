@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bedside.networks.swin import SwinUNETR
 from bedside.networks.unet import DynUNet, UNet
 from bedside.tasks.segmentation import Segmentation
 from bedside.train.footprint import COLUMNS, footprint
@@ -52,6 +53,18 @@ def test_of_levels_that_are_computed_again_the_largest_is_counted_and_one_more_f
     level_mb = 4 * 8 * 2 * 16 * 24 * 16 / 1e6
     assert 4 * level_mb < again.saved_mb < whole.saved_mb
     assert again.gigaflops == pytest.approx(4 / 3 * whole.gigaflops, rel=0.02)
+    assert again.parameters == whole.parameters
+
+
+def test_attention_layers_that_are_computed_again_are_counted_like_levels():
+    asked = {"channels": (1, 2), "patch": (64, 64, 64), "micro_batch": 1}
+    whole, again = (
+        footprint(SwinUNETR(features=12, window=4, checkpointing=twice), Segmentation(), **asked) for twice in (False, True)
+    )
+    # the first layer's windows: 32^3 tokens of 12 numbers as query, key and value, and the scores of 3 heads over 64 tokens each
+    inside_mb = 4 * 32**3 * (3 * 12 + 3 * 64) / 1e6
+    assert inside_mb < again.saved_mb < whole.saved_mb - inside_mb
+    assert whole.gigaflops < again.gigaflops < 4 / 3 * whole.gigaflops
     assert again.parameters == whole.parameters
 
 

@@ -116,13 +116,40 @@ def test_noise_and_brightness_are_as_large_beside_the_values_whatever_their_unit
     spread_hu = 1300 / 5.15
     for name in ("noise", "brightness"):
         hu = getattr(plan.augment, name) * (high - low) / 2
-        assert hu == pytest.approx(getattr(Augmentation(), name) * spread_hu, rel=0.02)
+        assert hu == pytest.approx(0.1 * spread_hu, rel=0.02)
     assert plan.augment.contrast == Augmentation().contrast
     asked = make_plan(study(minutes=15, augment={"noise": 0.1}), TRUNKS, MACHINE)
     assert asked.augment.noise == 0.1
     assert asked.augment.brightness == plan.augment.brightness
     scored = make_plan(study(minutes=15, preprocess={"normalise": "zscore"}), TRUNKS, MACHINE)
-    assert scored.augment == Augmentation()
+    assert (scored.augment.noise, scored.augment.brightness) == (0.1, 0.1)
+
+
+def test_noise_that_is_asked_for_is_another_training_than_noise_that_is_left_open():
+    left_open, asked = study(steps=5), study(steps=5, augment={"noise": 0.1, "brightness": 0.1})
+    assert left_open.digest() != asked.digest()
+    again = Study.model_validate(left_open.model_dump(mode="json"))
+    assert make_plan(again, TRUNKS, MACHINE).augment == make_plan(left_open, TRUNKS, MACHINE).augment
+
+
+@pytest.mark.parametrize("value", [0.0, 30.0, 50.0])
+def test_structures_of_one_value_can_be_planned_for(value):
+    plan = make_plan(study(steps=5), TRUNKS.model_copy(update={"values": (value, value, value)}), MACHINE)
+    low, high = plan.preprocessing.clip
+    assert low < value < high
+    assert plan.augment.noise == 0.1
+
+
+@pytest.mark.parametrize("asked", [{"batch": 1}, {"batch": 4, "micro_batch": 1}])
+def test_one_patch_at_a_time_is_no_batch_for_a_norm(asked):
+    assert make_plan(study(steps=5, **asked), TRUNKS, MACHINE).network.settings()["norm"] == "instance"
+
+
+def test_a_plan_for_little_memory_keeps_two_patches_for_a_batch_norm():
+    plan = make_plan(study(minutes=15), TRUNKS, Machine(cores=8, memory_mb=1600.0))
+    assert any(choice.what == "made smaller" for choice in plan.choices)
+    assert plan.network.settings()["norm"] == "batch"
+    assert plan.micro_batch >= 2
 
 
 def test_what_the_study_asks_for_is_kept_to_the_letter():
@@ -152,8 +179,8 @@ def test_the_same_data_and_machine_give_the_same_plan_and_every_choice_says_why(
 
 
 def test_less_memory_gives_fewer_patches_at_once_with_the_same_effective_batch():
-    roomy = make_plan(study(minutes=60), TRUNKS, MACHINE)
-    tight = make_plan(study(minutes=60, memory_gb=(roomy.predicted_memory_mb - 60) / 1000), TRUNKS, MACHINE)
+    roomy = make_plan(study(minutes=60, batch=4), TRUNKS, MACHINE)
+    tight = make_plan(study(minutes=60, batch=4, memory_gb=(roomy.predicted_memory_mb - 60) / 1000), TRUNKS, MACHINE)
     assert tight.batch == roomy.batch
     assert tight.micro_batch < roomy.micro_batch
     assert tight.predicted_memory_mb <= tight.memory_mb

@@ -16,6 +16,7 @@ from bedside.core.digest import digest_file
 from bedside.core.errors import ConfigError, Interrupted, ResourceError, UsageError
 from bedside.core.plan import Plan
 from bedside.data.loader import Loader, NoBatchError
+from bedside.networks.unet import DynUNet, UNet
 from bedside.train import checkpoint, sitting
 from bedside.train.checkpoint import check_same, load_checkpoint, save_checkpoint, settings
 from bedside.train.memory import is_out_of_memory, smaller
@@ -310,6 +311,16 @@ def test_the_longest_axes_shrink_first_and_divisors_are_respected():
     assert all(side % 2 == 0 for patch in sides for side in patch)
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert is_out_of_memory(MemoryError())
+
+
+def test_a_batch_norm_keeps_two_patches_and_the_patch_shrinks():
+    network = UNet(features=4, levels=2, residual_units=0)
+    plan = learner().plan.model_copy(update={"patch": (64, 64, 16), "batch": 4, "micro_batch": 4})
+    normed = plan.model_copy(update={"network": DynUNet(features=4, levels=3, norm="batch")})
+    assert [smaller(each, 0)[0].micro_batch for each in (plan, normed)] == [2, 2]
+    plan, normed = (smaller(smaller(each, 0)[0], 0)[0] for each in (plan.model_copy(update={"network": network}), normed))
+    assert (plan.micro_batch, plan.patch) == (1, (64, 64, 16))
+    assert (normed.micro_batch, normed.patch) == (2, (48, 48, 16))
 
 
 def test_minutes_never_repeat_so_deterministic_refuses_them(tmp_path):

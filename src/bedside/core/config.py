@@ -116,6 +116,10 @@ class Split(Record):
     always_test: tuple[SafeName, ...] = ()
 
 
+USUAL_SHARE = 0.1
+"""Of a standard deviation: how strong noise and brightness are where a study does not say."""
+
+
 class Augmentation(Record):
     """Random changes to training patches. Every value is a largest amount; 0 turns the change off.
 
@@ -126,8 +130,9 @@ class Augmentation(Record):
         scale: relative change of size.
         translate: shift as a fraction of the patch.
         flip: whether left and right (the first axis) may be swapped.
-        noise: standard deviation of Gaussian noise, in units of the normalised image.
-        brightness, contrast, gamma: relative changes of intensity.
+        noise: standard deviation of Gaussian noise; brightness: shift of all values; both in units of the normalised image.
+            None: a tenth of a standard deviation of the values.
+        contrast, gamma: relative changes of intensity.
         blur: standard deviation of Gaussian blur in voxels.
         probability: chance of each intensity change for a patch.
     """
@@ -137,12 +142,17 @@ class Augmentation(Record):
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.15
     translate: Annotated[float, Field(ge=0, lt=1)] = 0.05
     flip: bool = True
-    noise: Annotated[float, Field(ge=0)] = 0.1
-    brightness: Annotated[float, Field(ge=0)] = 0.1
+    noise: Annotated[float, Field(ge=0)] | None = None
+    brightness: Annotated[float, Field(ge=0)] | None = None
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.15
     gamma: Annotated[float, Field(ge=0, lt=1)] = 0.2
     blur: Annotated[float, Field(ge=0)] = 0.7
     probability: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+    def amounts(self, deviation: float = 1.0) -> tuple[float, float]:
+        """Noise and brightness as numbers, where a standard deviation of the values is so many units of the normalised image."""
+        usual = round(USUAL_SHARE * deviation, 4)
+        return usual if self.noise is None else self.noise, usual if self.brightness is None else self.brightness
 
 
 class Train(Record):

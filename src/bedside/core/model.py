@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from bedside.core.contract import Contract, PositiveMm
 from bedside.core.digest import canonical_json
@@ -30,6 +30,12 @@ class Preprocessing(Record):
     spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
     clip: tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]] | None = None
     normalise: Literal["zscore", "clip"] = "zscore"
+
+    @model_validator(mode="after")
+    def _limits_are_apart(self) -> Self:
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"clip goes from {self.clip[0]:g} to {self.clip[1]:g}; the first must be the lower one")
+        return self
 
 
 class ModelSpec(Record):

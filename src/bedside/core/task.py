@@ -68,6 +68,11 @@ class Network(Protocol):
         ...
 
 
+def least_patches(network: object) -> int:
+    """How many patches must pass a network at once: a batch norm of one patch would be an instance norm in training only."""
+    return 2 if getattr(network, "norm", "") == "batch" else 1
+
+
 def divisors(network: object) -> tuple[int, int, int]:
     """What the sides of a network's patch must be multiples of, axis by axis: its `divisors`, or its `divisor` for all axes."""
     one = getattr(network, "divisor", 1)

@@ -157,11 +157,12 @@ def draw_changes(settings: Augmentation, batch: int, patch: Patch, rng: np.rando
     def sometimes(values: NDArray[np.float64], otherwise: float) -> NDArray[np.float32]:
         return np.where(rng.random(batch) < settings.probability, values, otherwise).astype(np.float32)
 
+    noise, brightness = settings.amounts()
     return Changes(
         affine=_draw_affine(settings, batch, patch, rng),
-        noise=sometimes(rng.uniform(0, 1, batch) * settings.noise, 0.0),
+        noise=sometimes(rng.uniform(0, 1, batch) * noise, 0.0),
         scale=sometimes(1 + rng.uniform(-1, 1, batch) * settings.contrast, 1.0),
-        shift=sometimes(rng.uniform(-1, 1, batch) * settings.brightness, 0.0),
+        shift=sometimes(rng.uniform(-1, 1, batch) * brightness, 0.0),
         gamma=sometimes(np.exp(rng.uniform(-1, 1, batch) * settings.gamma), 1.0),
         blur=sometimes(rng.uniform(0, 1, batch) * settings.blur, 0.0),
         seed=int(rng.integers(1 << 62)),

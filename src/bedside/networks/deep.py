@@ -28,7 +28,7 @@ class Recomputed(nn.Sequential):
         return recomputed(super().forward, x, when=self.training)
 
 
-def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, when: bool) -> torch.Tensor:
+def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor | None, when: bool) -> torch.Tensor:
     """Call `block`; its activations are computed again in the backward pass if `when`. The gradients are the same bits."""
     if not when or not torch.is_grad_enabled():
         return block(*inputs)

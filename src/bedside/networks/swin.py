@@ -47,15 +47,14 @@ class SwinUNETR(Part):
         from monai.networks.nets.swin_unetr import SwinUNETR as Net
 
         from bedside.networks.norm import channel_norms
+        from bedside.networks.swin_blocks import recompute_attention
 
-        return channel_norms(
-            Net(
-                in_channels=in_channels,
-                out_channels=out_channels,
-                feature_size=self.features,
-                depths=self.depths,
-                window_size=self.window,
-                norm_name=("INSTANCE", {"affine": True}),
-                use_checkpoint=self.checkpointing,
-            )
+        net = Net(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            feature_size=self.features,
+            depths=self.depths,
+            window_size=self.window,
+            norm_name=("INSTANCE", {"affine": True}),
         )
+        return channel_norms(recompute_attention(net) if self.checkpointing else net)

@@ -37,7 +37,7 @@ from bedside.data.loader import Loader
 from bedside.data.patches import Example, PatchSampler, open_example
 from bedside.train import randomness
 from bedside.train.adapt import Layers
-from bedside.train.device import device_for, loaders_for, place_here
+from bedside.train.device import loaders_for, only_repeating, own_device
 from bedside.train.distributed import ALONE, RankError, Ranks
 from bedside.train.loop import Learner
 from bedside.train.signals import STOPPING
@@ -211,6 +211,7 @@ def _met(ranks: Ranks, seconds: float, *, loopback: bool) -> Iterator[None]:
     try:
         try:
             limit = timedelta(seconds=seconds)
+            os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a lost process is an error here, not the end of this one
             both = torch.cuda.is_available() and distributed.is_nccl_available()
             backend = "cpu:gloo,cuda:nccl" if both else "gloo"
             distributed.init_process_group(backend, store=ranks.store, rank=ranks.rank, world_size=ranks.count, timeout=limit)
@@ -263,6 +264,7 @@ class _Followed:
         self.study = Study.model_validate(begun["study"])
         self.site = Site.model_validate(begun["site"])
         ranks.strategy = self.site.strategy
+        only_repeating(wanted=self.study.train.deterministic)
         self.examples = [open_example(Path(folder)) for folder in cast("list[str]", begun["folders"])]
         torch.set_num_threads(cast("int", begun["threads"]))
         self.loader: Loader | None = None
@@ -292,7 +294,7 @@ class _Followed:
             learner.restore(ema | tensors, cast("dict[str, float] | None", told["scaler"]))
             return
         if told["what"] == "gather":
-            learner.averaged() if told["average"] else learner.tensors()
+            learner.give(average=bool(told["average"]))
             return
         number, total, timed = self.ranks.hear_step(told)
         randomness.seed_all((learner.plan.seed * 1_000_003 + number) * self.ranks.count + self.ranks.rank)
@@ -302,13 +304,13 @@ class _Followed:
         task, network = cast("Task", self.study.task), cast("Network", plan.network)
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
         sampler = PatchSampler(self.examples, plan.patch, plan.batch, plan.foreground, plan.seed)
-        device = device_for(self.site, place_here(self.ranks.rank))
+        device = own_device(self.site, self.ranks.rank, plan.memory_mb)
         return Learner(net, task, sampler, plan, precision, layers, self.ranks, device=device)
 
     def _loaded(self, learner: Learner) -> Loader:
         if self.loader is None:
             seconds = self.study.train.stall_seconds
-            workers = loaders_for(self.site, learner.device, cores=learner.plan.machine.cores)
+            workers = loaders_for(self.site, learner.device)
             self.loader = Loader(learner.recipe, workers=workers, seconds=seconds)
         return self.loader
 

@@ -28,7 +28,7 @@ def machine_for(site: Site, found: Machine, *, processes: int) -> Machine:
         )
     if site.device == "cpu" or not found.devices:
         return found.model_copy(update={"device": "cpu", "device_memory_mb": 0.0, "devices": 0})
-    if processes > found.devices:
+    if processes > found.devices and not _bound(found.devices):
         raise UsageError(
             f"{processes} processes shall share this training and the machine has {found.devices} accelerators; each process"
             " needs one of its own.",
@@ -43,13 +43,51 @@ def device_for(site: Site, place: int) -> torch.device:
     A plan that was made elsewhere may go on here, so this asks what is here and not what the plan was made for.
 
     Raises:
-        UsageError: DEVICE, when the site wants an accelerator and there is none.
+        UsageError: DEVICE, when the site wants an accelerator and there is none, or none for this process.
     """
     if site.device == "cpu" or (site.device == "auto" and not torch.cuda.is_available()):
         return CPU
-    if not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
         raise UsageError("site.device is cuda, and torch sees no accelerator here; set it to cpu or auto.", code="DEVICE")
-    return torch.device("cuda", place % torch.cuda.device_count())
+    if _bound(count):
+        return torch.device("cuda", 0)
+    if place >= count:
+        raise UsageError(f"Process {place + 1} of this training has no accelerator of its own: {count} are here.", code="DEVICE")
+    return torch.device("cuda", place)
+
+
+def _bound(visible: int) -> bool:
+    """Whether SLURM shows each task of a step one accelerator, its own, of several."""
+    given = [os.environ.get(name, "") for name in ("SLURM_GPUS_PER_TASK", "SLURM_GPUS_ON_NODE")]
+    return (
+        visible == 1 and "SLURM_STEP_NUM_TASKS" in os.environ and (bool(given[0]) or (given[1].isdigit() and int(given[1]) > 1))
+    )
+
+
+def own_device(site: Site, rank: int, ceiling: float) -> torch.device:
+    """The device of this process, where torch may take `ceiling` MB.
+
+    Raises:
+        UsageError: DEVICE, when the site wants an accelerator and there is none, or none for this process.
+    """
+    device = device_for(site, place_here(rank))
+    limit(device, ceiling)
+    return device
+
+
+def limit(device: torch.device, ceiling_mb: float) -> None:
+    """Let torch run out of an accelerator's memory at the ceiling, where a step can still be done in smaller pieces."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, ceiling_mb * MEGABYTE / total), device)
+
+
+def only_repeating(*, wanted: bool) -> None:
+    """Whether only operations that repeat to the bit may run in this process."""
+    torch.use_deterministic_algorithms(wanted)
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products of matrices on CUDA
 
 
 def place_here(rank: int) -> int:
@@ -58,11 +96,11 @@ def place_here(rank: int) -> int:
     return int(given) if given.isdigit() and "SLURM_STEP_NUM_TASKS" in os.environ else rank
 
 
-def loaders_for(site: Site, device: torch.device, *, cores: int) -> int:
+def loaders_for(site: Site, device: torch.device) -> int:
     """Processes that make batches ahead: what the site says, else none on the processor, which has no time to wait for."""
     if site.loader_workers is not None:
         return site.loader_workers
-    return 0 if device.type == "cpu" else max(1, min(MOST_LOADERS, cores - 1))
+    return 0 if device.type == "cpu" else max(1, min(MOST_LOADERS, torch.get_num_threads() - 1))
 
 
 def device_of(net: torch.nn.Module) -> torch.device:

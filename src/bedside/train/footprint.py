@@ -154,10 +154,11 @@ class _Again:
         self.insides: list[list[int]] = []
         self.flops = 0.0
 
-    def __call__(self, block: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, block: Callable[..., torch.Tensor], *inputs: torch.Tensor | None) -> torch.Tensor:
         before = self._flops.counted
         for each in inputs:
-            self._kept.hooks[0](each)
+            if each is not None:
+                self._kept.hooks[0](each)
         with torch.autograd.graph.saved_tensors_hooks(*(inside := _Kept()).hooks):
             output = block(*inputs)
         held = self._kept.tensors.keys()

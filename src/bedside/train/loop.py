@@ -73,6 +73,8 @@ class Learner:
     bad_steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # whoever divides weights or meets the others takes the current one
         self.ranks.begin(self.plan, self.net, precision=self.precision, layers=self.layers)
         layout = torch.contiguous_format if self.ranks.sharded else torch.channels_last_3d  # torch divides no other
         self.net = self.net.to(memory_format=layout)  # type: ignore[call-overload]
@@ -154,7 +156,11 @@ class Learner:
         self._optimizer.zero_grad()
         with self.ranks.exchange():
             self.ranks.check_equal(self.net, number)
-            value = self._gradients(images, labels, moment)
+            try:
+                value = self._gradients(images, labels, moment)
+            except (MemoryError, RuntimeError):
+                self._put_back(buffers)  # the step may be done again, in smaller pieces
+                raise
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         with self.ranks.exchange():
@@ -218,11 +224,14 @@ class Learner:
 
     def _undo(self, buffers: list[torch.Tensor]) -> None:
         """Put back what the forward pass of a skipped step changed (running means of a batch norm), and let the scaler know."""
-        with torch.no_grad():
-            for buffer, before in zip(self.net.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+        self._put_back(buffers)
         if self.scaler is not None:
             self.scaler.update()
+
+    @torch.no_grad()
+    def _put_back(self, buffers: list[torch.Tensor]) -> None:
+        for buffer, before in zip(self.net.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def rehearse(self) -> None:
         """Compute the gradients of a step and forget them, so that what has to be compiled for it is compiled."""
@@ -232,9 +241,7 @@ class Learner:
         images, labels = self.lesson.show(images, labels, moment)
         self._gradients(images.to(memory_format=torch.channels_last_3d), labels, moment)
         self._optimizer.zero_grad()
-        with torch.no_grad():
-            for buffer, before in zip(self.net.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+        self._put_back(buffers)
 
     @torch.no_grad()
     def _average(self, number: int) -> None:
@@ -260,7 +267,12 @@ class Learner:
             return self._parts()
         with self.ranks.exchange():
             self.ranks.tell("gather", average=False)
-            return {name: whole(value) for name, value in self._parts().items()}
+            return {name: whole(value).cpu() for name, value in self._parts().items()}
+
+    def give(self, *, average: bool) -> None:
+        """A follower's side of `averaged` and `tensors`: its part of each, in the same order."""
+        for value in (self.ema.state_dict() if average else self._parts()).values():
+            whole(value)
 
     def _parts(self) -> dict[str, torch.Tensor]:
         found = {f"net.{name}": value for name, value in self.net.state_dict().items()}

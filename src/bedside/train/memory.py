@@ -9,9 +9,9 @@ from bedside.core.errors import ResourceError
 from bedside.core.heap import give_back
 from bedside.core.plan import Plan
 from bedside.core.run import Incident
-from bedside.core.task import divisors
+from bedside.core.task import divisors, least_patches
 
-_SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation")
+_SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "status_alloc_failed")
 _SAID_BY_ONEDNN = ("could not create a memory", "could not create a primitive", "could not execute a primitive")
 """It has no other words for it; that shapes fit each other was seen when the plan was made."""
 Shape = tuple[int, int, int]
@@ -32,15 +32,15 @@ def smaller(plan: Plan, step: int) -> tuple[Plan, Incident]:
     Raises:
         ResourceError: OUT_OF_MEMORY, when nothing is left to make smaller.
     """
-    if plan.micro_batch > 1:
-        fewer = next(part for part in range(plan.micro_batch // 2, 0, -1) if plan.batch % part == 0)
+    fewer = next((part for part in range(plan.micro_batch // 2, 0, -1) if plan.batch % part == 0), 0)
+    if fewer >= least_patches(plan.network):
         said = f"memory ran out with {plan.micro_batch} patches at once; {fewer} of {plan.batch} pass at once from here on"
         return plan.model_copy(update={"micro_batch": fewer}), Incident(step=step, code="SMALLER", said=said)
     patch = shrunk(plan.patch, plan.network)
     if patch is None:
         raise ResourceError(
-            f"Memory ran out with one patch of {by(plan.patch)} voxels at a time, and nothing is left to make smaller; give more"
-            " memory, or take a smaller network. The last checkpoint is intact.",
+            f"Memory ran out with {plan.micro_batch} patches of {by(plan.patch)} voxels at a time, and nothing is left to make"
+            " smaller; give more memory, or take a smaller network. The last checkpoint is intact.",
             code="OUT_OF_MEMORY",
         )
     said = f"memory ran out with a patch of {by(plan.patch)} voxels; patches have {by(patch)} from here on"

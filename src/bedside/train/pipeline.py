@@ -33,10 +33,10 @@ from bedside.train.cases import prepare_cases, prepared_folder
 from bedside.train.checkpoint import load_checkpoint
 from bedside.train.classroom import lesson_for
 from bedside.train.company import company, follow_slurm, slurm_ranks, threads_here
-from bedside.train.device import device_name, device_peak_mb
+from bedside.train.device import device_name, device_peak_mb, only_repeating
 from bedside.train.fingerprint import check_labels
 from bedside.train.meter import peak_memory_mb
-from bedside.train.planned import fresh_plan, keep_plan, kept_plan
+from bedside.train.planned import fresh_plan, keep_plan, kept_plan, moved
 from bedside.train.resume import check_resumable, keep_question
 from bedside.train.sitting import Sitting
 
@@ -90,6 +90,8 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         planned = fresh_plan(config, dataset, progress=progress)
         keep_plan(folder, planned)
         keep_question(folder, _question(study, dataset))
+    else:
+        planned = moved(planned, config)
     examples, left_out = _examples(config, dataset, planned, progress)
     start, layers = beginning(config, planned, examples[0].image.shape[0])
     lesson, replay = lesson_for(config, dataset, planned), kept_replay(folder)
@@ -119,9 +121,7 @@ def _computing(config: Config, planned: Plan) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     threads = planned.machine.cores if repeats else config.site.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads_here(config.site, threads))
-    torch.use_deterministic_algorithms(repeats or before)
-    if repeats:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products of matrices on CUDA
+    only_repeating(wanted=repeats or before)
     try:
         with kept_heap():
             yield

@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from bedside.core.config import Augmentation, Study
+from bedside.core.config import Augmentation, Study, Train
 from bedside.core.errors import ResourceError, UsageError
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Choice, Fingerprint, Machine, Plan
 from bedside.core.record import Part
-from bedside.core.task import Task, divisors
+from bedside.core.task import Task, divisors, least_patches
 from bedside.networks.unet import DynUNet
 from bedside.train.footprint import Footprint, footprint
 from bedside.train.plan_rules import Shape, augmentation, grid, norm, normalisation, planned_patch, pyramid, target_spacing
@@ -132,16 +132,18 @@ def make_plan(study: Study, data: Fingerprint, machine: Machine, *, processes: i
     )
 
 
-def _ceiling(draft: _Draft) -> float:
-    asked = draft.study.train.memory_gb
-    if asked is not None:
-        draft.note("memory ceiling", f"{1000 * asked:.0f} MB", "asked for")
-        return 1000 * asked
-    here = draft.machine
+def ceiling_mb(train: Train, here: Machine) -> tuple[float, str]:
+    """The most memory that a training may take on a machine, of the accelerator where it uses one, and why."""
+    if train.memory_gb is not None:
+        return 1000 * train.memory_gb, "asked for"
     memory_mb = here.device_memory_mb if here.devices else here.memory_mb
-    ceiling = MEMORY_SHARE * memory_mb
     whose = f"of {here.device}" if here.devices else "this process may use"
-    draft.note("memory ceiling", f"{ceiling:.0f} MB", f"four fifths of the {memory_mb:.0f} MB {whose}")
+    return MEMORY_SHARE * memory_mb, f"four fifths of the {memory_mb:.0f} MB {whose}"
+
+
+def _ceiling(draft: _Draft) -> float:
+    ceiling, because = ceiling_mb(draft.study.train, draft.machine)
+    draft.note("memory ceiling", f"{ceiling:.0f} MB", because)
     return ceiling
 
 
@@ -181,7 +183,7 @@ def _first_size(draft: _Draft, features: int, preprocessing: Preprocessing) -> _
     if network is None:
         kernels, strides = pyramid(patch, spacing)
         plain = all(kernel == (3, 3, 3) for kernel in kernels) and all(stride == (2, 2, 2) for stride in strides[1:])
-        kind, reason = norm(draft.study.contract, processes=draft.processes)
+        kind, reason = norm(draft.study.contract, train, processes=draft.processes)
         shape_of = {"kernels": None if plain else kernels, "strides": None if plain else strides}
         network = DynUNet(features=features, levels=len(strides), norm=kind, **shape_of)
         draft.note("norm", kind, reason)
@@ -230,7 +232,8 @@ def _need(draft: _Draft, size: _Size) -> Footprint:
     task = cast("Task", draft.study.task)
     channels = (draft.data.channels, task.out_channels(draft.study.contract))
     try:
-        reduced = draft.study.train.precision == "bf16"  # "auto" is not settled yet, and may take more
+        # "auto" is not settled yet, and may take more; on an accelerator autocast keeps norms in float32
+        reduced = draft.study.train.precision == "bf16" and not draft.machine.devices
         return footprint(
             size.network, draft.study.task, channels=channels, patch=size.patch, micro_batch=size.micro_batch, reduced=reduced
         )
@@ -242,8 +245,9 @@ def _need(draft: _Draft, size: _Size) -> Footprint:
 
 def _smaller(draft: _Draft, size: _Size) -> _Size | None:
     train = draft.study.train
-    if train.micro_batch is None and size.micro_batch > 1:
-        return replace(size, micro_batch=_largest_divisor(size.batch, below=size.micro_batch))
+    fewer = _largest_divisor(size.batch, below=size.micro_batch)
+    if train.micro_batch is None and fewer >= least_patches(size.network):
+        return replace(size, micro_batch=fewer)
     steps = divisors(size.network)
     axis = max(range(3), key=lambda at: size.patch[at] / steps[at])
     if train.patch is None and size.patch[axis] // steps[axis] > 2:
@@ -260,7 +264,7 @@ def _width(size: _Size) -> int:
 
 
 def _largest_divisor(number: int, *, below: int) -> int:
-    return next(part for part in range(below - 1, 0, -1) if number % part == 0)
+    return next((part for part in range(below - 1, 0, -1) if number % part == 0), 0)
 
 
 def _steps(draft: _Draft, batch: int) -> int | None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
-from bedside.core.config import Augmentation
+from bedside.core.config import Augmentation, Train
 from bedside.core.contract import Contract
 from bedside.core.model import Preprocessing
 from bedside.core.plan import Fingerprint
@@ -78,37 +78,45 @@ def normalisation(data: Fingerprint, contract: Contract) -> tuple[tuple[float, f
         low, _, high = data.values
         margin = 0.1 * (high - low)
         limits = (math.floor((low - margin) / 50) * 50.0, math.ceil((high + margin) / 50) * 50.0)
+        if limits[0] == limits[1]:  # structures of one value
+            limits = (limits[0] - 50.0, limits[1] + 50.0)
         return limits, "clip", f"HU inside the structures go from {low:.0f} to {high:.0f} (0.5 to 99.5 %)"
     return None, "zscore", "the unit is not calibrated"
 
 
-def norm(contract: Contract, *, processes: int) -> tuple[Literal["instance", "batch"], str]:
+def norm(contract: Contract, train: Train, *, processes: int) -> tuple[Literal["instance", "batch"], str]:
     """What brings activations to one scale, and why.
 
     An instance norm takes the mean from every patch and with it the absolute values, which is what unscaled images need; in a
-    calibrated unit (HU) they are what tells tissues apart (`benchmarks/results/ct_bone.md`).
+    calibrated unit (HU) they are what tells tissues apart (seen in `benchmarks/results/ct_bone.md`).
     """
     if contract.unit != "HU":
         return "instance", "the unit is not calibrated"
     if processes > 1:
         return "instance", "a batch norm needs one process"
+    if 1 in {train.batch, train.micro_batch}:
+        return "instance", "a batch norm needs several patches at once"
+    if train.parent is not None:
+        return "instance", "the weights to begin with may have learned with instance norms"
     return "batch", "the unit is calibrated, and an instance norm would hide absolute values"
 
 
 def augmentation(asked: Augmentation, data: Fingerprint, preprocessing: Preprocessing) -> tuple[Augmentation, str]:
-    """The changes to patches, and why if not as asked; what the study sets itself is kept.
+    """The changes to patches as numbers, and why where the values decide; what the study sets is kept.
 
-    Noise and brightness are in units of the normalised image. Where that is a standard deviation they are as they are; where
-    values keep their calibrated unit they are brought from standard deviations inside the structures to it.
+    Noise and brightness are in units of the normalised image. Where that is a standard deviation of the case, nothing has to be
+    known; where values keep their calibrated unit, one of the values inside the structures is taken.
     """
-    free = {name for name in ("noise", "brightness") if name not in asked.model_fields_set}
-    if preprocessing.normalise != "clip" or preprocessing.clip is None or not free:
-        return asked, ""
     low, _, high = data.values
-    share = (high - low) / SPREAD / (0.5 * (preprocessing.clip[1] - preprocessing.clip[0]))
-    scaled = {name: round(getattr(asked, name) * share, 4) for name in free}
-    said = f"a standard deviation inside the structures is {(high - low) / SPREAD:.0f}, {share:.2f} of the normalised unit"
-    return asked.model_copy(update=scaled), said
+    deviation, said = 1.0, ""
+    if preprocessing.normalise == "clip" and preprocessing.clip is not None and high > low:
+        deviation = (high - low) / SPREAD / (0.5 * (preprocessing.clip[1] - preprocessing.clip[0]))
+        said = (
+            f"a standard deviation inside the structures is {(high - low) / SPREAD:.0f}, {deviation:.2f} of the normalised unit"
+        )
+    noise, brightness = asked.amounts(deviation)
+    open_ones = None in {asked.noise, asked.brightness}
+    return asked.model_copy(update={"noise": noise, "brightness": brightness}), said if open_ones else ""
 
 
 def grid(data: Fingerprint, preprocessing: Preprocessing) -> tuple[Shape, Spacing]:

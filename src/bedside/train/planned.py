@@ -10,13 +10,13 @@ from bedside.core.config import Config
 from bedside.core.dataset import CaseSequence, Dataset
 from bedside.core.digest import canonical_json
 from bedside.core.files import write_atomic
-from bedside.core.plan import Plan
+from bedside.core.plan import Machine, Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Task
 from bedside.train.company import processes_here, slurm_ranks
 from bedside.train.device import machine_for
 from bedside.train.fingerprint import fingerprint
-from bedside.train.plan import make_plan
+from bedside.train.plan import ceiling_mb, make_plan
 
 KEPT_AS = "plan.json"
 
@@ -29,14 +29,31 @@ def fresh_plan(config: Config, dataset: Dataset, *, progress: Progress = SILENT,
         UsageError: DEVICE: the site wants an accelerator that is not there.
         ResourceError: PLAN_MEMORY, when nothing that the study leaves open fits.
     """
+    here = machine_here(config)
+    task = cast("Task", config.study.task)
+    data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress, keep=keep)
+    return make_plan(config.study, data, here, processes=max(processes_here(config.site), slurm_ranks()[1]))
+
+
+def machine_here(config: Config) -> Machine:
+    """What one process of a training may use here.
+
+    Raises:
+        UsageError: DEVICE: the site wants an accelerator that is not there, or more than there are.
+    """
     processes = processes_here(config.site)
     here = machine_for(config.site, machine(), processes=processes)
     if config.site.threads:
         here = here.model_copy(update={"cores": min(here.cores, config.site.threads)})
-    here = here.model_copy(update={"memory_mb": here.memory_mb / processes})
-    task = cast("Task", config.study.task)
-    data = fingerprint(dataset, learned_from(config, dataset), task=task, progress=progress, keep=keep)
-    return make_plan(config.study, data, here, processes=max(processes, slurm_ranks()[1]))
+    return here.model_copy(update={"memory_mb": here.memory_mb / processes})
+
+
+def moved(plan: Plan, config: Config) -> Plan:
+    """A kept plan as it is on this machine: with its own ceiling, unless accelerator or processor is another one now."""
+    here = machine_here(config)
+    if bool(here.devices) == bool(plan.machine.devices):
+        return plan
+    return plan.model_copy(update={"memory_mb": ceiling_mb(config.study.train, here)[0]})
 
 
 def kept_plan(folder: Path) -> Plan | None:

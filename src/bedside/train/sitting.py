@@ -32,7 +32,7 @@ from bedside.train.checkpoint import (
     settings,
 )
 from bedside.train.compiling import compile_steps, noted
-from bedside.train.device import device_for, device_peak_mb, loaders_for, place_here
+from bedside.train.device import loaders_for, own_device
 from bedside.train.distributed import ALONE, RankError, Ranks
 from bedside.train.loop import Learner, moments
 from bedside.train.memory import check_ceiling, in_windows, is_out_of_memory, release, smaller
@@ -224,15 +224,15 @@ class Sitting:
         net = network.build(self.examples[0].image.shape[0], task.out_channels(self.study.contract))
         if self.start is not None:
             self.start.begin(net)
-        device = device_for(self.site, place_here(self.ranks.rank))
+        device = own_device(self.site, self.ranks.rank, self.planned.memory_mb)
         return Learner(net, task, self._sampler(), plan, precision, self.layers, self.ranks, self.lesson, device)
 
     def _sampler(self) -> PatchSampler:
         return PatchSampler(self.examples, self.plan.patch, self.plan.batch, self.plan.foreground, self.plan.seed)
 
     def _open_loader(self) -> None:
-        workers = loaders_for(self.site, self.learner.device, cores=self.planned.machine.cores)
-        self.loader = Loader(self.learner.recipe, workers=workers, seconds=self.study.train.stall_seconds)
+        workers, seconds = loaders_for(self.site, self.learner.device), self.study.train.stall_seconds
+        self.loader = Loader(self.learner.recipe, workers=workers, seconds=seconds)
 
     def _do_step(self) -> float:
         """Do the next step, in smaller pieces if memory runs out."""
@@ -390,7 +390,7 @@ class Sitting:
         tensors, scaler = self.learner.tensors() | self.best, self.learner.scaler_state()
         checkpoint = Checkpoint(self.position, tensors, randomness.now(), scaler, settings(self.planned))
         save_checkpoint(self.folder, checkpoint, good=good)
-        check_ceiling(device_peak_mb(self.learner.device) or peak_memory_mb(), self.plan)
+        check_ceiling(peak_memory_mb() if self.learner.device.type == "cpu" else 0.0, self.plan)  # else torch is held to it
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What is kept of a training that is done: the best on the left-out fold, else the last average."""
