@@ -116,10 +116,6 @@ class Split(Record):
     always_test: tuple[SafeName, ...] = ()
 
 
-USUAL_SHARE = 0.1
-"""Of a standard deviation: how strong noise and brightness are where a study does not say."""
-
-
 class Augmentation(Record):
     """Random changes to training patches. Every value is a largest amount; 0 turns the change off.
 
@@ -151,7 +147,7 @@ class Augmentation(Record):
 
     def amounts(self, deviation: float = 1.0) -> tuple[float, float]:
         """Noise and brightness as numbers, where a standard deviation of the values is so many units of the normalised image."""
-        usual = round(USUAL_SHARE * deviation, 4)
+        usual = round(0.1 * deviation, 4)
         return usual if self.noise is None else self.noise, usual if self.brightness is None else self.brightness
 
 
