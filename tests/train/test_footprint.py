@@ -1,15 +1,19 @@
 """Claims about what a step needs, counted before it runs."""
 
+import gc
 import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from bedside.engines.memory import resident_bytes
 from bedside.networks.swin import SwinUNETR
 from bedside.networks.unet import DynUNet, UNet
 from bedside.tasks.segmentation import Segmentation
 from bedside.train.footprint import COLUMNS, footprint
+from bedside.train.memory import release
 
 SMALL = DynUNet(features=8, levels=3)
 
@@ -66,6 +70,22 @@ def test_attention_layers_that_are_computed_again_are_counted_like_levels():
     assert inside_mb < again.saved_mb < whole.saved_mb - inside_mb
     assert whole.gigaflops < again.gigaflops < 4 / 3 * whole.gigaflops
     assert again.parameters == whole.parameters
+
+
+def test_what_was_counted_is_freed():
+    def held_mb() -> float:
+        gc.collect()
+        tensors = [found for found in gc.get_objects() if type(found) in {torch.Tensor, torch.nn.Parameter}]
+        return sum(found.untyped_storage().nbytes() for found in tensors) / 1e6
+
+    asked = {"channels": (1, 2), "patch": (32, 32, 32), "micro_batch": 1}
+    before, resident = held_mb(), resident_bytes()
+    for _ in range(4):
+        found = footprint(SwinUNETR(features=12, window=4), Segmentation(), **asked)
+        release()
+    assert found.saved_mb > 20
+    assert held_mb() < before + 1
+    assert resident_bytes() < resident + 1e6 * (300 + found.saved_mb)  # MONAI's imports, and one of four at most
 
 
 def test_heads_at_lower_levels_are_counted_too():

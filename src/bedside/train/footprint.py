@@ -126,19 +126,26 @@ def _small(network: Part, patch: Patch) -> Patch:
     return i, j, k
 
 
+def _nothing_kept(_: None) -> torch.Tensor:
+    raise AssertionError("a forward pass that was only counted has no backward pass")
+
+
 class _Kept:
-    """Collects what autograd keeps between the passes, each piece of memory once."""
+    """Collects what autograd keeps between the passes, each piece of memory once.
+
+    Autograd is given nothing to keep, as no backward pass follows: given the tensor itself, an output that is saved would hold
+    the graph that holds it, and none of it would ever be freed.
+    """
 
     def __init__(self) -> None:
         self.tensors: dict[int, torch.Tensor] = {}
 
     @property
-    def hooks(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
-        return self._keep, lambda tensor: tensor
+    def hooks(self) -> tuple[Callable[[torch.Tensor], None], Callable[[None], torch.Tensor]]:
+        return self._keep, _nothing_kept
 
-    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
-        self.tensors[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+    def _keep(self, tensor: torch.Tensor) -> None:
+        self.tensors[tensor.untyped_storage().data_ptr()] = tensor.detach()
 
     def sizes(self, net: nn.Module) -> list[int]:
         """Bytes of each piece that is no weight."""
