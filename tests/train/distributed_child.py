@@ -25,7 +25,7 @@ from bedside.train.company import company
 from bedside.train.distributed import ALONE
 from bedside.train.loop import Learner
 from bedside.train.planned import fresh_plan
-from bedside.train.sharding import own
+from bedside.train.sharding import local_shard
 from bedside.train.sitting import Sitting
 
 AT = 5
@@ -84,7 +84,7 @@ def gradients(config, dataset: Dataset) -> dict[str, float]:
             for sitting.ranks in (ALONE, ranks):
                 learner: Learner = sitting._make_learner("fp32")
                 losses.append(learner.step(0, 10))
-                held = sum(own(parameter.grad).numel() for parameter in learner.net.parameters())
+                held = sum(local_shard(parameter.grad).numel() for parameter in learner.net.parameters())
                 moments = {name: value / 0.1 for name, value in learner.tensors().items() if name.endswith(".exp_avg")}
                 grads.append([value for _, value in sorted(moments.items())])  # the first moment is a tenth of the gradient
             found[f"{batch}/{micro}"] = max(float((alone - both).abs().max()) for alone, both in zip(*grads, strict=True))

@@ -20,7 +20,7 @@ from bedside.tasks.masked_volume import MaskedVolume
 from bedside.tasks.segmentation import Segmentation
 from bedside.testing import sample_classroom
 from bedside.train import device as devices
-from bedside.train.device import CPU, device_for, loaders_for, machine_for, place_here
+from bedside.train.device import CPU, device_for, loaders_for, local_rank_of, machine_for
 from bedside.train.loop import Learner
 from bedside.train.planned import machine_here, moved
 from bedside.train.validate import foreground_dice
@@ -130,9 +130,9 @@ def test_each_process_of_a_machine_takes_an_accelerator_of_its_own(monkeypatch):
 def test_slurm_says_which_process_of_a_machine_this_is(monkeypatch):
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
     monkeypatch.setenv("SLURM_LOCALID", "1")
-    assert place_here(3) == 3
+    assert local_rank_of(3) == 3
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert place_here(3) == 1
+    assert local_rank_of(3) == 1
 
 
 @pytest.mark.parametrize(("name", "said"), [("SLURM_GPUS_PER_TASK", "1"), ("SLURM_GPUS_ON_NODE", "4")])

@@ -211,8 +211,9 @@ def _met(ranks: Ranks, seconds: float, *, loopback: bool) -> Iterator[None]:
     try:
         try:
             limit = timedelta(seconds=seconds)
-            os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a lost process is an error here, not the end of this one
             both = torch.cuda.is_available() and distributed.is_nccl_available()
+            if both:
+                os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a lost process is an error here, not the end of this one
             backend = "cpu:gloo,cuda:nccl" if both else "gloo"
             distributed.init_process_group(backend, store=ranks.store, rank=ranks.rank, world_size=ranks.count, timeout=limit)
         except RuntimeError as error:
@@ -294,7 +295,7 @@ class _Followed:
             learner.restore(ema | tensors, cast("dict[str, float] | None", told["scaler"]))
             return
         if told["what"] == "gather":
-            learner.give(average=bool(told["average"]))
+            learner.gather(average=bool(told["average"]))
             return
         number, total, timed = self.ranks.hear_step(told)
         randomness.seed_all((learner.plan.seed * 1_000_003 + number) * self.ranks.count + self.ranks.rank)

@@ -7,11 +7,11 @@ import torch
 from bedside.core.errors import UsageError
 from bedside.core.plan import Machine
 from bedside.core.site import Site
+from bedside.engines.memory import MEGABYTE
 
 CPU = torch.device("cpu")
-MEGABYTE = 1e6
 MOST_LOADERS = 8
-"""Processes that make batches for an accelerator where the site does not say how many; more were never needed for one."""
+"""Processes that make batches for an accelerator where the site does not say how many."""
 
 
 def machine_for(site: Site, found: Machine, *, processes: int) -> Machine:
@@ -28,7 +28,7 @@ def machine_for(site: Site, found: Machine, *, processes: int) -> Machine:
         )
     if site.device == "cpu" or not found.devices:
         return found.model_copy(update={"device": "cpu", "device_memory_mb": 0.0, "devices": 0})
-    if processes > found.devices and not _bound(found.devices):
+    if processes > found.devices and not _slurm_binds_devices(found.devices):
         raise UsageError(
             f"{processes} processes shall share this training and the machine has {found.devices} accelerators; each process"
             " needs one of its own.",
@@ -37,8 +37,8 @@ def machine_for(site: Site, found: Machine, *, processes: int) -> Machine:
     return found.model_copy(update={"devices": processes})
 
 
-def device_for(site: Site, place: int) -> torch.device:
-    """The device of the process that has this place among those of the training on this machine.
+def device_for(site: Site, local_rank: int) -> torch.device:
+    """The device of a process, by its number among those of the training on this machine.
 
     A plan that was made elsewhere may go on here, so this asks what is here and not what the plan was made for.
 
@@ -50,14 +50,16 @@ def device_for(site: Site, place: int) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         raise UsageError("site.device is cuda, and torch sees no accelerator here; set it to cpu or auto.", code="DEVICE")
-    if _bound(count):
+    if _slurm_binds_devices(count):
         return torch.device("cuda", 0)
-    if place >= count:
-        raise UsageError(f"Process {place + 1} of this training has no accelerator of its own: {count} are here.", code="DEVICE")
-    return torch.device("cuda", place)
+    if local_rank >= count:
+        raise UsageError(
+            f"Process {local_rank + 1} of this training has no accelerator of its own: {count} are here.", code="DEVICE"
+        )
+    return torch.device("cuda", local_rank)
 
 
-def _bound(visible: int) -> bool:
+def _slurm_binds_devices(visible: int) -> bool:
     """Whether SLURM shows each task of a step one accelerator, its own, of several."""
     given = [os.environ.get(name, "") for name in ("SLURM_GPUS_PER_TASK", "SLURM_GPUS_ON_NODE")]
     return (
@@ -71,12 +73,12 @@ def own_device(site: Site, rank: int, ceiling: float) -> torch.device:
     Raises:
         UsageError: DEVICE, when the site wants an accelerator and there is none, or none for this process.
     """
-    device = device_for(site, place_here(rank))
-    limit(device, ceiling)
+    device = device_for(site, local_rank_of(rank))
+    limit_memory(device, ceiling)
     return device
 
 
-def limit(device: torch.device, ceiling_mb: float) -> None:
+def limit_memory(device: torch.device, ceiling_mb: float) -> None:
     """Let torch run out of an accelerator's memory at the ceiling, where a step can still be done in smaller pieces."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
@@ -90,7 +92,7 @@ def only_repeating(*, wanted: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products of matrices on CUDA
 
 
-def place_here(rank: int) -> int:
+def local_rank_of(rank: int) -> int:
     """Which of the processes on this machine the one of this rank is: SLURM counts them, else all are here."""
     given = os.environ.get("SLURM_LOCALID", "")
     return int(given) if given.isdigit() and "SLURM_STEP_NUM_TASKS" in os.environ else rank

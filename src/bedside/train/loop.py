@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from statistics import median
 from typing import Literal
 
@@ -27,7 +26,7 @@ from bedside.networks.deep import loss_of
 from bedside.train.adapt import Layers
 from bedside.train.device import CPU
 from bedside.train.distributed import ALONE, Ranks, own_threads
-from bedside.train.sharding import Divided, own, part_of, put_state, whole
+from bedside.train.sharding import Sharded, full_tensor, load_full_state, local_shard, shard_like
 
 Precision = str
 CLIP_NORM = 12.0
@@ -82,15 +81,16 @@ class Learner:
         self.whole = self._wrapped()
         for part in (self.net, self.ema, self.whole):
             part.to(self.device)
-        sharded, count = self.ranks.sharded, self.ranks.count
-        self._divided = Divided(self.net, self.ema, device=self.device, count=count) if sharded else None
+        self._sharded = None
+        if self.ranks.sharded:
+            self._sharded = Sharded(self.net, self.ema, device=self.device, count=self.ranks.count)
         decay = self.plan.weight_decay
         self.optimizer = torch.optim.AdamW(
             self.net.parameters() if self.layers is None else self.layers.groups(self.net),
             lr=self.plan.learning_rate,
             weight_decay=decay,
             betas=(0.9, 0.999),
-            fused=self.precision != "fp16" and self.device.type != "meta",  # fused, it wants to unscale by itself, after clipping
+            fused=self.device.type in {"cpu", "cuda"} and self.precision != "fp16",  # it would unscale by itself, after clipping
         )
         if beside := [value for value in self._beside().values() if isinstance(value, nn.Parameter)]:
             self.optimizer.add_param_group({"params": beside})
@@ -164,7 +164,7 @@ class Learner:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         with self.ranks.exchange():
-            norm = whole(nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM))
+            norm = full_tensor(nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM))
         if not (math.isfinite(value) and (bool(torch.isfinite(norm)) or self._may_scale_down())):
             self.bad_steps += 1
             self._undo(buffers)
@@ -198,8 +198,8 @@ class Learner:
     @contextmanager
     def _exchanging(self, *, last: bool) -> Iterator[None]:
         """Bring gradients together in the last backward pass of a step only."""
-        if self._divided is not None:
-            self._divided.before_pass(last=last)
+        if self._sharded is not None:
+            self._sharded.before_pass(last=last)
             yield
             return
         with self._fabric.no_backward_sync(self._net, enabled=not last):
@@ -247,7 +247,8 @@ class Learner:
     def _average(self, number: int) -> None:
         """Move the average towards the weights; early on it follows faster, so that it is not held back by the start."""
         keep = min(self.plan.ema, (1 + number) / (10 + number))
-        for mean, now in zip(map(own, self.ema.state_dict().values()), map(own, self.net.state_dict().values()), strict=True):
+        means, values = ([*map(local_shard, net.state_dict().values())] for net in (self.ema, self.net))
+        for mean, now in zip(means, values, strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(now, 1.0 - keep)
             else:
@@ -255,24 +256,24 @@ class Learner:
 
     def averaged(self) -> nn.Module:
         """The network with the averaged weights, all of them in this process."""
-        if self._divided is None:
+        if self._sharded is None:
             return self.ema
         with self.ranks.exchange():
             self.ranks.tell("gather", average=True)
-            return self._divided.averaged()
+            return self._sharded.averaged()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor that the next step depends on, by name, whole."""
-        if self._divided is None:
+        if self._sharded is None:
             return self._parts()
         with self.ranks.exchange():
             self.ranks.tell("gather", average=False)
-            return {name: whole(value).cpu() for name, value in self._parts().items()}
+            return {name: full_tensor(value).cpu() for name, value in self._parts().items()}
 
-    def give(self, *, average: bool) -> None:
+    def gather(self, *, average: bool) -> None:
         """A follower's side of `averaged` and `tensors`: its part of each, in the same order."""
         for value in (self.ema.state_dict() if average else self._parts()).values():
-            whole(value)
+            full_tensor(value)
 
     def _parts(self) -> dict[str, torch.Tensor]:
         found = {f"net.{name}": value for name, value in self.net.state_dict().items()}
@@ -294,7 +295,7 @@ class Learner:
         """
         try:
             for module, prefix in ((self.net, "net."), (self.ema, "ema.")):
-                (module.load_state_dict if self._divided is None else partial(put_state, module))(_under(tensors, prefix))
+                self._load(module, _under(tensors, prefix))
             self._restore_beside(_under(tensors, "beside."))
         except RuntimeError as error:
             raise IntegrityError(
@@ -310,8 +311,14 @@ class Learner:
         self.optimizer.load_state_dict(whole)
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(dict(scaler))
-        kinds = ("net.", "adam.", "beside.", "ema.") if self._divided is not None else ("net.", "adam.", "beside.")
+        kinds = ("net.", "adam.", "beside.", "ema.") if self._sharded is not None else ("net.", "adam.", "beside.")
         self.ranks.send({name: value for name, value in tensors.items() if name.startswith(kinds)}, scaler=self.scaler_state())
+
+    def _load(self, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+        if self._sharded is None:
+            module.load_state_dict(tensors)
+        else:
+            load_full_state(module, tensors)
 
     @torch.no_grad()
     def _restore_beside(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -331,7 +338,7 @@ def _laid_out_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     if value.shape != parameter.shape:
         return value.clone()
     if isinstance(parameter, DTensor):
-        return part_of(parameter, value)
+        return shard_like(parameter, value)
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 

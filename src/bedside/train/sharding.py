@@ -15,8 +15,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-class Divided:
-    """A network and its average whose weights are those of the first process, divided among so many, from now on and in place.
+class Sharded:
+    """A network and its average whose weights are those of the first process, sharded over so many, from now on and in place.
 
     Args:
         net: learns; average: does not.
@@ -43,30 +43,30 @@ class Divided:
         self._net.set_is_last_backward(last)
 
     def averaged(self) -> nn.Module:
-        """A plain network with the whole averages; all processes must call this or `whole` of the same tensors."""
-        values = {name: whole(value) for name, value in self._average.state_dict().items()}
+        """A plain network with the whole averages; all processes must call this or `full_tensor` of the same tensors."""
+        values = {name: full_tensor(value) for name, value in self._average.state_dict().items()}
         net = copy.deepcopy(self._form).to_empty(device=next(iter(values.values())).device)
         net.load_state_dict(values)
         return net.eval()
 
 
-def whole(value: torch.Tensor) -> torch.Tensor:
+def full_tensor(value: torch.Tensor) -> torch.Tensor:
     """A tensor with the parts of all processes, which must all ask for it; others as they are."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def own(value: torch.Tensor) -> torch.Tensor:
+def local_shard(value: torch.Tensor) -> torch.Tensor:
     """The part that this process keeps, in place; of a tensor that is not divided, all of it."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def part_of(form: DTensor, value: torch.Tensor) -> DTensor:
+def shard_like(form: DTensor, value: torch.Tensor) -> DTensor:
     """The part of a whole tensor that belongs here, divided as `form` is; every process has the whole one."""
     return distribute_tensor(value.to(form.device), form.device_mesh, form.placements, src_data_rank=None)
 
 
 @torch.no_grad()
-def put_state(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+def load_full_state(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Take up whole weights.
 
     Raises:
@@ -76,4 +76,4 @@ def put_state(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in tensors.items()}:
         raise RuntimeError("names or shapes of weights are of another network")
     for name, value in state.items():
-        own(value).copy_(own(part_of(value, tensors[name])) if isinstance(value, DTensor) else tensors[name])
+        local_shard(value).copy_(local_shard(shard_like(value, tensors[name])) if isinstance(value, DTensor) else tensors[name])
