@@ -184,6 +184,21 @@ def start(folder: Path, *words: str, sets: tuple[str, ...]) -> subprocess.Popen:
     )
 
 
+@pytest.mark.parametrize("after", [0.0, 0.4, 1.2])
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_that_comes_while_a_command_starts_ends_it(folder, how, after):
+    process = start(folder, "train", "demo", sets=(*ALL, "train.steps=100000", "train.seed=8"))
+    status = Path(f"/proc/{process.pid}/status")
+    while not int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (how - 1) & 1:
+        assert process.poll() is None
+        time.sleep(0.005)
+    time.sleep(after)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 8, err
+    assert "Traceback" not in err
+
+
 def wait_for(pattern: str, folder: Path) -> None:
     deadline = time.monotonic() + 120
     while not list(folder.glob(pattern)):

@@ -2,9 +2,12 @@
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -34,6 +37,22 @@ def ends(monkeypatch, capsys, raising: Callable[[], None], *arguments: str) -> t
     code = cli.run()
     said = capsys.readouterr()
     return code, said.out, said.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_no_library_takes_a_signal_for_an_error_of_its_own(monkeypatch, capsys, number):
+    def raising() -> None:
+        with suppress(Exception):
+            os.kill(os.getpid(), number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        code, said, err = ends(monkeypatch, capsys, raising, "train", "--json")
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert (code, json.loads(said)["error"]["code"]) == (8, "INTERRUPTED")
+    assert signal.Signals(number).name in err
 
 
 def test_an_option_that_is_unknown_is_an_error_object_too(study):

@@ -97,7 +97,7 @@ def test_a_training_of_two_nodes_ends_with_the_weights_of_two_processes_here_tho
         monkeypatch.setenv("PATH", environ["PATH"])
         job = bedside("train", folder, "--on", "slurm", *often).split("job ")[1].split(":")[0]
         log = folder / "scratch" / "jobs" / f"{job}.log"
-        wait_for(lambda: step(folder) > 0, seconds=180, what="work")
+        wait_for(lambda: step(folder) > 0, seconds=600, what="work")
         urgent = ["sbatch", "--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=3000"]
         subprocess.run([*urgent, "--output=/dev/null", "--wrap=sleep 1"], check=True, capture_output=True)
         wait_for(lambda: restarts(job) >= 1, seconds=120, what="preemption")

@@ -311,6 +311,7 @@ def test_the_longest_axes_shrink_first_and_divisors_are_respected():
     assert all(side % 2 == 0 for patch in sides for side in patch)
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("can't start new thread"))
 
 
 def test_a_batch_norm_keeps_two_patches_and_the_patch_shrinks():

@@ -87,7 +87,7 @@ def descend(descriptor: int) -> NoReturn:
             os.dup2(nothing, standard)
         os.closerange(3, descriptor)
         os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         gc.freeze()
         serve(descriptor)

@@ -11,6 +11,17 @@ from bedside.core.errors import BedsideError, ConfigError, GateRefused, Interrup
 from bedside.core.heap import collect_seldom
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class _Signalled(BaseException):
+    """A signal asked the command to end; no `except Exception` of a library that is being imported may take it for its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.name = signal.Signals(number).name
+
+
 def main() -> None:
     """Run the command line and exit with the code of core.errors; a traceback is only ever shown for a defect of ours."""
     sys.exit(run())
@@ -18,12 +29,12 @@ def main() -> None:
 
 def run() -> int:
     """Run the command line and return its exit code."""
-    prepare()
-    from bedside.cli.app import application
-
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         signal.signal(number, _interrupt)
     try:
+        prepare()
+        from bedside.cli.app import application
+
         with disk_errors("writing a result"):
             application()(prog_name="bedside")
     except SystemExit as stop:
@@ -34,6 +45,8 @@ def run() -> int:
         return stop.code if isinstance(stop.code, int) else 1
     except BedsideError as error:
         return _report(error)
+    except _Signalled as stop:
+        return _report(Interrupted(f"Stopped by {stop.name}; what was finished is kept, and the same command goes on."))
     except MemoryError:
         return _report(
             ResourceError("There is not enough memory; make the patch, the batch or the input smaller.", code="MEMORY")
@@ -66,7 +79,7 @@ def prepare() -> None:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(f"Stopped by {signal.Signals(number).name}; what was finished is kept, and the same command goes on.")
+    raise _Signalled(number)
 
 
 def _report(error: BedsideError) -> int:

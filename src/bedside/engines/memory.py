@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, stack_size
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,8 @@ MEGABYTE = 1e6
 _STATM = Path("/proc/self/statm")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _BETWEEN_SECONDS = 0.002
+_STACK_BYTES = 1 << 18
+"""Of the thread that looks; what is usual, 8 MiB of addresses, may be all that a limit leaves."""
 
 
 def resident_bytes() -> int:
@@ -39,7 +41,11 @@ class PeakWatch:
         """Begin to look."""
         if self._thread is not None:
             self.peak_bytes = resident_bytes()
-            self._thread.start()
+            usual = stack_size(_STACK_BYTES)
+            try:
+                self._thread.start()
+            finally:
+                stack_size(usual)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -11,6 +11,8 @@ from bedside.core.plan import Plan
 from bedside.core.run import Incident
 from bedside.core.task import divisors, least_patches
 
+_SAID_BY_PYTHON = "can't start new thread"
+"""Of a thread whose stack does not fit."""
 _SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "status_alloc_failed")
 _SAID_BY_ONEDNN = ("could not create a memory", "could not create a primitive", "could not execute a primitive")
 """It has no other words for it; that shapes fit each other was seen when the plan was made."""
@@ -23,7 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's and numpy's error, or what torch's allocators and oneDNN say."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in (*_SAID_BY_TORCH, *_SAID_BY_ONEDNN))
+    known = (_SAID_BY_PYTHON, *_SAID_BY_TORCH, *_SAID_BY_ONEDNN)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in known)
 
 
 def smaller(plan: Plan, step: int) -> tuple[Plan, Incident]:
