@@ -1,6 +1,7 @@
 """Claims about `bedside train`: what goes on, what is refused, how it ends, what it prints."""
 
 import json
+import re
 import signal
 import sys
 
@@ -40,7 +41,6 @@ def train(study, monkeypatch, capsys):
         (["--or-start"], "belongs to --resume"),
         (["--fresh", "--resume"], "give one of them"),
         (["--seeds", "3", "--resume"], "leave --resume out"),
-        (["--seeds", "3", "--on", "slurm"], "--set train.seed=N"),
         (["--seeds", "3", "--set", "train.fold=null"], "--set train.fold=0"),
         (["--deterministic", "--set", "train.steps=null", "--set", "train.minutes=1"], "train.steps or train.epochs"),
         (["--resume"], "--or-start"),
@@ -51,6 +51,26 @@ def test_wrong_use_is_one_sentence_and_exit_2(train, words, said):
     assert code == 2
     assert said in out["error"]["sentence"]
     assert said in err
+
+
+def test_an_array_of_jobs_has_one_for_each_fold_and_seed(train, tmp_path, monkeypatch):
+    sbatch = tmp_path / "tools" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=":")
+    folds = {f"train.fold={fold}" for fold in range(2)}
+    seeds = {f"train.seed={seed}" for seed in range(3)}
+    for words, expected in (
+        (["--seeds", "3"], {(seed,) for seed in seeds}),
+        (["--folds", "--seeds", "3"], {(fold, seed) for fold in folds for seed in seeds}),
+    ):
+        code, said, _ = train("--on", "slurm", "--what-if", *words)
+        assert code == 0
+        lines = [line for line in said["script"].splitlines() if " --dataset " in line]
+        assert {tuple(re.findall(r"train\.(?:fold|seed)=\d", line)) for line in lines} == expected
+        assert len(lines) == len(expected)
+        assert f"--array=0-{len(expected) - 1}" in said["script"]
 
 
 def test_resume_or_start_begins_and_a_stopped_training_exits_8_and_goes_on(train, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bedside.core.config import load
+from bedside.core.dataset import Splits
 from bedside.core.digest import digest_file
 from bedside.core.errors import Interrupted, ResourceError, UsageError
 from bedside.core.run import PlannedSteps
@@ -19,9 +20,10 @@ from bedside.metrics.overlap import dice
 from bedside.train import sitting
 from bedside.train.checkpoint import Position
 from bedside.train.pipeline import checkpoint_folder, plan, train
+from bedside.train.planned import fresh_plan
 from bedside.train.replans import Replans
 
-from .conftest import write_study
+from .conftest import put_dataset, write_study
 
 SCRIPT = """
 import sys
@@ -187,3 +189,12 @@ def test_what_if_counts_and_writes_nothing(config, dataset):
     assert (planned.cases, planned.validation_cases, planned.budget) == (6, 0, "24 steps")
     assert planned.resumes_at_step is None
     assert sorted(path for path in config.workspace.folder.rglob("*")) == before
+
+
+def test_a_fold_that_would_leave_nothing_to_learn_from_is_a_usage_error(tmp_path):
+    folder = write_study(tmp_path / "study", fold=0)
+    config = load(folder)
+    dataset = put_dataset(config.workspace, config.study.contract, splits=Splits(test=("p0",), folds=(("p1", "p2"),)), cases=3)
+    with pytest.raises(UsageError, match="1 folds when it was ingested, and has no case to learn from when fold 0") as caught:
+        fresh_plan(config, dataset)
+    assert caught.value.code == "NO_CASES"

@@ -10,7 +10,6 @@ from types import FrameType
 from bedside.core.errors import BedsideError, ConfigError, GateRefused, Interrupted, ResourceError, UsageError, disk_errors
 from bedside.core.heap import collect_seldom
 
-
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 

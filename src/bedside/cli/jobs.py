@@ -57,12 +57,12 @@ class RunsListed(Record):
 
 
 def submit(
-    config: "Config", dataset: "Dataset", *, study: Path, folds: bool, overrides: list[str], json: bool, what_if: bool
+    config: "Config", dataset: "Dataset", *, study: Path, folds: bool, seeds: int, overrides: list[str], json: bool, what_if: bool
 ) -> None:
-    """Submit the training, or one for each fold, and say where its log will be."""
+    """Submit the training, or one for each fold and seed, and say where its log will be."""
     from bedside.adapters.slurm import Slurm
 
-    commands = commands_of(config, dataset, study=study, folds=folds, overrides=overrides)
+    commands = commands_of(config, dataset, study=study, folds=folds, seeds=seeds, overrides=overrides)
     scheduler = Slurm(config.site.slurm, (config.workspace.scratch / FOLDER).resolve())
     name = f"{config.study.study}-{dataset.digest[:8]}"
     if what_if:
@@ -75,15 +75,21 @@ def submit(
     return typer.echo(f"logs: {scheduler.folder}/{job.id}{'_*' if len(commands) > 1 else ''}.log")
 
 
-def commands_of(config: "Config", dataset: "Dataset", *, study: Path, folds: bool, overrides: list[str]) -> list[tuple[str, ...]]:
+def commands_of(
+    config: "Config", dataset: "Dataset", *, study: Path, folds: bool, seeds: int, overrides: list[str]
+) -> list[tuple[str, ...]]:
     """The commands that the jobs run: this one, with names that no later ingest can change."""
     base: tuple[str, ...] = (sys.executable, "-m", "bedside", "train", str(study.resolve()), "--dataset", dataset.digest)
     base += ("--folder", str(config.workspace.folder.resolve()))
     for override in overrides:
         base += ("--set", override)
-    if not folds:
-        return [base]
-    return [(*base, "--set", f"train.fold={number}") for number in range(len(dataset.splits.folds))]
+    commands = [base]
+    if folds:
+        commands = [(*base, "--set", f"train.fold={number}") for number in range(len(dataset.splits.folds))]
+    if seeds > 1:
+        first = config.study.train.seed
+        commands = [(*each, "--set", f"train.seed={seed}") for each in commands for seed in range(first, first + seeds)]
+    return commands
 
 
 def list_jobs(config: "Config") -> list[JobRow]:

@@ -27,7 +27,12 @@ def train(
         bool, typer.Option("--deterministic", help="Only operations that repeat to the bit (as train.deterministic).")
     ] = False,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Train so many seeds in turn and say how far the scores on the fold spread.")
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Train so many seeds in turn and say how far the scores on the fold spread; with --on slurm: one job for each.",
+        ),
     ] = 1,
     control: Annotated[
         bool, typer.Option("--control", help="With train.from: also train from scratch, and judge on the fold if that is better.")
@@ -48,7 +53,7 @@ def train(
     what_if: WhatIf = False,
 ) -> None:
     """Train the study's network; goes on by itself where an interrupted run stopped."""
-    _check_going_on(fresh=fresh, resume=resume, or_start=or_start, seeds=seeds, on=on)
+    _check_going_on(fresh=fresh, resume=resume, or_start=or_start, seeds=seeds)
     overrides = _changed(overrides or [], processes=processes, deterministic=deterministic)
     config = options.load_config(study, overrides, folder)
     found = options.find_dataset(config, dataset)
@@ -58,7 +63,7 @@ def train(
     if on == "slurm":
         from bedside.cli.jobs import submit
 
-        return submit(config, found, study=study, folds=folds, overrides=overrides or [], json=json, what_if=what_if)
+        return submit(config, found, study=study, folds=folds, seeds=seeds, overrides=overrides, json=json, what_if=what_if)
     if plan_only:
         return _plan_only(config, found, json=json)
     from bedside.train.pipeline import plan
@@ -128,15 +133,11 @@ def _join(config: "Config", dataset: "Dataset") -> None:
         raise typer.Exit(status)
 
 
-def _check_going_on(*, fresh: bool, resume: bool, or_start: bool, seeds: int, on: str) -> None:
+def _check_going_on(*, fresh: bool, resume: bool, or_start: bool, seeds: int) -> None:
     if fresh and resume:
         raise UsageError("--fresh forgets what --resume would go on with; give one of them.", code="USAGE")
     if or_start and not resume:
         raise UsageError("--or-start belongs to --resume; without either, train goes on or begins by itself.", code="USAGE")
-    if seeds > 1 and on == "slurm":
-        raise UsageError(
-            "--seeds trains here; submit a job for each seed with --set train.seed=N, then repeat this.", code="USAGE"
-        )
     if seeds > 1 and resume:
         raise UsageError("--seeds goes on by itself with what is unfinished; leave --resume out.", code="USAGE")
 

@@ -9,6 +9,7 @@ from bedside.adapters.machine import machine
 from bedside.core.config import Config
 from bedside.core.dataset import CaseSequence, Dataset
 from bedside.core.digest import canonical_json
+from bedside.core.errors import UsageError
 from bedside.core.files import write_atomic
 from bedside.core.plan import Machine, Plan
 from bedside.core.progress import SILENT, Progress
@@ -78,6 +79,18 @@ def keep_plan(folder: Path, plan: Plan) -> None:
 
 
 def learned_from(config: Config, dataset: Dataset) -> CaseSequence:
-    """The cases that a training learns from."""
+    """The cases that a training learns from.
+
+    Raises:
+        UsageError: NO_CASES: none is left.
+    """
     fold = config.study.train.fold
-    return dataset.cases("development" if fold is None else f"train{fold}")
+    found = dataset.cases("development" if fold is None else f"train{fold}")
+    if not found.records:
+        left_out = "" if fold is None else f" when fold {fold} is left out"
+        raise UsageError(
+            f"Dataset {dataset.digest[:12]} was divided into {len(dataset.splits.folds)} folds when it was ingested, and has no"
+            f" case to learn from{left_out}; leave train.fold null, or ingest again with the split that you want.",
+            code="NO_CASES",
+        )
+    return found
