@@ -9,7 +9,7 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all lint check lock clean
+.PHONY: help setup demo test test-slow test-all lint check lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: $(STAMP)  ## the whole chain on a phantom cohort, a few minutes
 
 test: $(STAMP)  ## the test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not slow"
+
+test-slow: $(STAMP)  ## the tests that take minutes, and no others
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m slow
 
 test-all: $(STAMP)  ## the test suite with the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q

@@ -20,7 +20,7 @@ from bedside.tasks.masked_volume import MaskedVolume
 from bedside.tasks.segmentation import Segmentation
 from bedside.testing import sample_classroom
 from bedside.train import device as devices
-from bedside.train.device import CPU, device_for, loaders_for, local_rank_of, machine_for
+from bedside.train.device import CPU, device_for, loaders_for, loaders_of, local_rank_of, machine_for
 from bedside.train.loop import Learner
 from bedside.train.planned import machine_here, moved
 from bedside.train.validate import foreground_dice
@@ -149,11 +149,13 @@ def test_a_task_that_slurm_shows_its_own_accelerator_only_takes_that(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "threads", "count"), [(None, "cpu", 8, 0), (None, "meta", 4, 3), (None, "meta", 64, 8), (2, "cpu", 1, 2)]
+    ("given", "devices", "cores", "count"), [(None, 0, 8, 0), (None, 1, 4, 3), (None, 1, 64, 8), (2, 0, 1, 2)]
 )
-def test_batches_are_made_ahead_for_an_accelerator(monkeypatch, given, kind, threads, count):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert loaders_for(Site(loader_workers=given), torch.device(kind)) == count
+def test_batches_are_made_ahead_for_an_accelerator(given, devices, cores, count):
+    machine = Machine(cores=cores, memory_mb=8000.0, devices=devices, device_memory_mb=8000.0 * devices)
+    network = UNet(features=4, levels=2, residual_units=0)
+    plan = Plan(**PLAN, network=network, loader_workers=loaders_of(machine)[0])
+    assert loaders_for(Site(loader_workers=given), plan) == count
 
 
 def test_a_plan_that_goes_on_with_another_kind_of_device_is_held_to_the_memory_there(config):
@@ -163,6 +165,7 @@ def test_a_plan_that_goes_on_with_another_kind_of_device_is_held_to_the_memory_t
     here = machine_here(config).memory_mb
     assert moved(before, config).memory_mb == pytest.approx(0.8 * here)
     assert moved(before, config).machine == FOUND
+    assert moved(before.model_copy(update={"loader_workers": 7}), config).loader_workers == 0
 
 
 def test_statistics_of_passes_that_ran_out_of_memory_are_forgotten(monkeypatch):

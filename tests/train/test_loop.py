@@ -58,6 +58,18 @@ def test_the_rate_warms_up_peaks_and_ends_near_zero():
 
 def test_a_schedule_of_one_step_is_defined():
     assert 0 < learning_rate(0, 1, 0.002) <= 0.002
+    longer = [learning_rate(step, 200, 0.002, warm_up=0.5) for step in range(200)]
+    assert int(np.argmax(longer)) in {99, 100}
+
+
+def test_a_gradient_is_cut_to_the_plans_norm():
+    norms = []
+    for most in (1e9, 0.01):
+        one = learner(clip_norm=most)
+        one.step(0, 10)
+        norms.append(float(torch.stack([value.grad.norm() for value in one.net.parameters()]).norm()))
+    assert norms[0] > 0.02
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_training_lowers_the_loss_and_moves_the_average():

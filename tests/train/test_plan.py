@@ -175,6 +175,10 @@ def test_the_same_data_and_machine_give_the_same_plan_and_every_choice_says_why(
     assert first.digest() == second.digest()
     assert Plan.model_validate_json(first.model_dump_json()) == first
     assert {"spacing", "normalisation", "network", "patch", "batch"} <= {choice.what for choice in first.choices}
+    assert {"patches at once", "precision", "learning rate", "warm-up", "weight decay", "gradient clipping", "foreground"} <= {
+        choice.what for choice in first.choices
+    }
+    assert {"augmentation", "average of weights", "loader processes"} <= {choice.what for choice in first.choices}
     assert all(choice.because for choice in first.choices)
 
 
@@ -256,3 +260,13 @@ def test_a_target_spacing_is_never_finer_than_the_finest_case(spacing, room):
     assert found is None or all(new >= 0.899 * old for new, old in zip(found, spacing, strict=True))
     shape, _ = grid(data, Preprocessing(spacing_mm=found))
     assert min(shape) >= 1
+
+
+def test_a_number_that_the_study_sets_is_said_to_be_asked_for():
+    asked = {"batch": 3, "micro_batch": 1, "precision": "fp32", "ema": 0.9, "warm_up": 0.1, "clip_norm": 1.0, "foreground": 0.25}
+    plan = make_plan(study(minutes=15, **asked), CROPS, MACHINE)
+    said = {choice.what: (choice.value, choice.because) for choice in plan.choices}
+    names = ("batch", "patches at once", "precision", "average of weights", "warm-up", "gradient clipping", "foreground")
+    assert [said[name] for name in names] == [(str(value), "asked for") for value in (3, 1, "fp32", 0.9, 0.1, 1, 0.25)]
+    assert (plan.warm_up, plan.clip_norm, plan.foreground) == (0.1, 1.0, 0.25)
+    assert said["weight decay"][1] != "asked for"

@@ -165,6 +165,7 @@ class Train(Record):
             the processor has instructions for it).
         compile: whether steps run as code compiled for this machine; "auto" times both ways where the budget is in minutes.
         learning_rate, weight_decay: of AdamW; the rate warms up and falls to zero over the budget along a cosine.
+        warm_up: share of the steps in which the rate rises to its highest value; clip_norm: largest norm of a step's gradient.
         ema: decay of the exponential moving average of the weights, which is what is kept; None: by the length of the training.
         foreground: share of patches centred on a labelled voxel.
         checkpoint_minutes: how much work a kill may lose.
@@ -189,6 +190,8 @@ class Train(Record):
     compile: Literal["auto", "on", "off"] = "off"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    warm_up: Fraction = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 12.0
     ema: Fraction | None = None
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.5
     seed: int = 0
@@ -387,13 +390,7 @@ def _validate(kind: type[T], tree: yaml_tree.Tree) -> tuple[list[Problem], T | N
             path = tuple(part for part in item["loc"] if isinstance(part, str | int))
             if item["type"] == "too_short" and any(len(o["loc"]) > len(path) and o["loc"][: len(path)] == path for o in items):
                 continue  # pydantic counts what is left after the wrong entries, which are in the list already
-            what = item["msg"].removeprefix("Value error, ")
-            what = (
-                "unknown key"
-                if item["type"] == "extra_forbidden"
-                else "this key is missing"
-                if item["type"] == "missing"
-                else what
-            )
+            known = {"extra_forbidden": "unknown key", "missing": "this key is missing"}
+            what = known.get(item["type"], item["msg"].removeprefix("Value error, "))
             problems.append(Problem(tree.source, tree.line(path), ".".join(map(str, path)), what))
     return problems, None

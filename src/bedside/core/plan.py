@@ -79,6 +79,8 @@ class Plan(Record):
         batch: patches per step, the number that the learning rate is meant for.
         micro_batch: patches that pass the network at once; gradients of batch / micro_batch passes are added.
         precision: "auto" is resolved by timing at the start of the training, and recorded there.
+        warm_up: share of the steps in which the learning rate rises; clip_norm: largest norm of a step's gradient.
+        loader_workers: processes that make batches ahead, unless the site says how many; they change no bit.
         minutes, steps: the budget; exactly one is given.
         memory_mb: ceiling of resident memory; predicted_memory_mb: what the plan should need at its peak, or None where
             nothing was predicted.
@@ -94,6 +96,9 @@ class Plan(Record):
     precision: Precision
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 12.0
+    loader_workers: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(ge=0, lt=1)]
     foreground: Annotated[float, Field(ge=0, le=1)]
     seed: int

@@ -311,7 +311,7 @@ class _Followed:
     def _loaded(self, learner: Learner) -> Loader:
         if self.loader is None:
             seconds = self.study.train.stall_seconds
-            workers = loaders_for(self.site, learner.device)
+            workers = loaders_for(self.site, learner.plan)
             self.loader = Loader(learner.recipe, workers=workers, seconds=seconds)
         return self.loader
 

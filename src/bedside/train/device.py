@@ -5,7 +5,7 @@ import os
 import torch
 
 from bedside.core.errors import UsageError
-from bedside.core.plan import Machine
+from bedside.core.plan import Machine, Plan
 from bedside.core.site import Site
 from bedside.engines.memory import MEGABYTE
 
@@ -98,11 +98,16 @@ def local_rank_of(rank: int) -> int:
     return int(given) if given.isdigit() and "SLURM_STEP_NUM_TASKS" in os.environ else rank
 
 
-def loaders_for(site: Site, device: torch.device) -> int:
-    """Processes that make batches ahead: what the site says, else none on the processor, which has no time to wait for."""
-    if site.loader_workers is not None:
-        return site.loader_workers
-    return 0 if device.type == "cpu" else max(1, min(MOST_LOADERS, torch.get_num_threads() - 1))
+def loaders_of(machine: Machine) -> tuple[int, str]:
+    """Processes that make batches ahead on a machine where the site does not say how many, and why."""
+    if not machine.devices:
+        return 0, "steps take all processors, and one that made batches beside them would slow them by as much"
+    return max(1, min(MOST_LOADERS, machine.cores - 1)), "batches are made while the accelerator computes"
+
+
+def loaders_for(site: Site, plan: Plan) -> int:
+    """Processes that make the batches of a plan ahead, unless the site says how many."""
+    return plan.loader_workers if site.loader_workers is None else site.loader_workers
 
 
 def device_of(net: torch.nn.Module) -> torch.device:

@@ -29,15 +29,13 @@ from bedside.train.distributed import ALONE, Ranks, own_threads
 from bedside.train.sharding import Sharded, full_tensor, load_full_state, local_shard, shard_like
 
 Precision = str
-CLIP_NORM = 12.0
-WARM_UP_SHARE = 0.05
 LEAST_SCALE = 1.0
 """Gradients that are not finite in half precision are no fault as long as a smaller scale may help."""
 
 
-def learning_rate(step: int, total: int, peak: float) -> float:
-    """Linear warm-up over the first 5 % of the steps, then half a cosine to zero at `total`."""
-    warm = max(1, round(total * WARM_UP_SHARE))
+def learning_rate(step: int, total: int, peak: float, *, warm_up: float = 0.05) -> float:
+    """Linear warm-up over the first steps, a share of all, then half a cosine to zero at `total`."""
+    warm = max(1, round(total * warm_up))
     if step < warm:
         return peak * (step + 1) / warm
     return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
@@ -148,7 +146,7 @@ class Learner:
         images, labels = self.lesson.show(images, labels, moment)
         images = images.to(memory_format=torch.channels_last_3d)
         buffers = [buffer.clone() for buffer in self.net.buffers()]
-        rate = learning_rate(number, total, self.plan.learning_rate)
+        rate = learning_rate(number, total, self.plan.learning_rate, warm_up=self.plan.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         if self.layers is not None:
@@ -164,7 +162,7 @@ class Learner:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         with self.ranks.exchange():
-            norm = full_tensor(nn.utils.clip_grad_norm_(self.whole.parameters(), CLIP_NORM))
+            norm = full_tensor(nn.utils.clip_grad_norm_(self.whole.parameters(), self.plan.clip_norm))
         if not (math.isfinite(value) and (bool(torch.isfinite(norm)) or self._may_scale_down())):
             self.bad_steps += 1
             self._undo(buffers)

@@ -16,6 +16,7 @@ from bedside.core.plan import Choice, Fingerprint, Machine, Plan
 from bedside.core.record import Part
 from bedside.core.task import Task, divisors, least_patches
 from bedside.networks.unet import DynUNet
+from bedside.train.device import loaders_of
 from bedside.train.footprint import Footprint, footprint
 from bedside.train.plan_rules import Shape, augmentation, grid, norm, normalisation, planned_patch, pyramid, target_spacing
 
@@ -51,6 +52,12 @@ class _Draft:
 
     def note(self, what: str, value: object, because: str) -> None:
         self.choices.append(Choice(what=what, value=str(value), because=because))
+
+    def note_setting(self, what: str, name: str, because: str) -> None:
+        """Note a number that stands in the study, or its default and why that."""
+        train = self.study.train
+        said = "asked for" if name in train.model_fields_set else because
+        self.note(what, f"{getattr(train, name):g}", said)
 
     @property
     def seconds(self) -> float:
@@ -107,8 +114,9 @@ def make_plan(study: Study, data: Fingerprint, machine: Machine, *, processes: i
         "predicted memory", f"{predicted:.0f} MB", f"{need.parameters:,} weights, {need.saved_mb:.0f} MB between the passes"
     )
     steps = _steps(draft, size.batch)
-    if train.compile != "off":
-        draft.note("compile", train.compile, "asked for" if train.compile == "on" else "decided before the first step")
+    average = _ema(draft, steps or _expected_steps(draft, need, size))
+    augment = _augmentation(draft, preprocessing)
+    workers = _steps_are_done(draft, size)
     return Plan(
         preprocessing=preprocessing,
         network=size.network,
@@ -118,10 +126,13 @@ def make_plan(study: Study, data: Fingerprint, machine: Machine, *, processes: i
         precision=train.precision,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
-        ema=_ema(draft, steps or _expected_steps(draft, need, size)),
+        warm_up=train.warm_up,
+        clip_norm=train.clip_norm,
+        loader_workers=workers,
+        ema=average,
         foreground=train.foreground,
         seed=train.seed,
-        augment=_augmentation(draft, preprocessing),
+        augment=augment,
         minutes=train.minutes,
         steps=steps,
         memory_mb=ceiling,
@@ -196,6 +207,8 @@ def _first_size(draft: _Draft, features: int, preprocessing: Preprocessing) -> _
     else:
         patch = rounded(patch, network)
         draft.note("patch", _by(patch), f"a median case is {_by(shape)} voxels")
+    if train.batch:
+        draft.note("batch", train.batch, "asked for")
     batch = train.batch or _batch(draft, room, patch)
     micro = train.micro_batch or batch
     return _Size(network, patch, batch, micro)
@@ -276,10 +289,31 @@ def _steps(draft: _Draft, batch: int) -> int | None:
     return steps
 
 
+def _steps_are_done(draft: _Draft, size: _Size) -> int:
+    """Note how steps are done: what stands in the study or has a default; returns how many processes make their batches."""
+    train = draft.study.train
+    at_once = "asked for" if train.micro_batch else "the whole batch" if size.micro_batch == size.batch else "what memory holds"
+    draft.note("patches at once", size.micro_batch, at_once)
+    usual = "timed before the first step" if train.precision == "auto" else "asked for"
+    repeats = train.precision == "auto" and train.deterministic
+    draft.note("precision", "fp32" if repeats else train.precision, "it has to repeat to the bit" if repeats else usual)
+    if train.compile != "off":
+        draft.note("compile", train.compile, "asked for" if train.compile == "on" else "decided before the first step")
+    draft.note_setting("learning rate", "learning_rate", "the default for AdamW; it rises, then falls along a cosine")
+    draft.note_setting("warm-up", "warm_up", "the default share of the steps")
+    draft.note_setting("weight decay", "weight_decay", "the default for AdamW")
+    draft.note_setting("gradient clipping", "clip_norm", "the default, as in nnU-Net")
+    draft.note_setting("foreground", "foreground", "the default share of patches that are centred on a structure")
+    workers, because = loaders_of(draft.machine)
+    draft.note("loader processes", workers, because)
+    return workers
+
+
 def _augmentation(draft: _Draft, preprocessing: Preprocessing) -> Augmentation:
     chosen, because = augmentation(draft.study.train.augment, draft.data, preprocessing)
-    if because:
-        draft.note("augmentation", f"noise {chosen.noise:g}, brightness {chosen.brightness:g}", because)
+    moved = f"rotation {chosen.rotate_degrees:g} degrees, scale {chosen.scale:g}"
+    asked = "asked for" if "augment" in draft.study.train.model_fields_set else "the default"
+    draft.note("augmentation", f"{moved}, noise {chosen.noise:g}, brightness {chosen.brightness:g}", because or asked)
     return chosen
 
 
@@ -291,6 +325,7 @@ def _expected_steps(draft: _Draft, need: Footprint, size: _Size) -> int:
 def _ema(draft: _Draft, steps: int) -> float:
     asked = draft.study.train.ema
     if asked is not None:
+        draft.note("average of weights", asked, "asked for")
         return asked
     ema = round(min(0.9995, max(0.9, 1 - 1 / max(1.0, AVERAGED_SHARE * steps))), 4)
     draft.note("average of weights", ema, f"reaches back over a third of about {steps} steps")

@@ -15,7 +15,7 @@ from bedside.core.plan import Machine, Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Task
 from bedside.train.company import processes_here, slurm_ranks
-from bedside.train.device import machine_for
+from bedside.train.device import loaders_of, machine_for
 from bedside.train.fingerprint import fingerprint
 from bedside.train.plan import ceiling_mb, make_plan
 
@@ -50,11 +50,12 @@ def machine_here(config: Config) -> Machine:
 
 
 def moved(plan: Plan, config: Config) -> Plan:
-    """A kept plan as it is on this machine: with its own ceiling, unless accelerator or processor is another one now."""
+    """A kept plan as it is on this machine: with its own ceiling and loaders, unless accelerator or processor is another now."""
     here = machine_here(config)
     if bool(here.devices) == bool(plan.machine.devices):
         return plan
-    return plan.model_copy(update={"memory_mb": ceiling_mb(config.study.train, here)[0]})
+    ceiling, workers = ceiling_mb(config.study.train, here)[0], loaders_of(here)[0]
+    return plan.model_copy(update={"memory_mb": ceiling, "loader_workers": workers})
 
 
 def kept_plan(folder: Path) -> Plan | None:

@@ -231,7 +231,7 @@ class Sitting:
         return PatchSampler(self.examples, self.plan.patch, self.plan.batch, self.plan.foreground, self.plan.seed)
 
     def _open_loader(self) -> None:
-        workers, seconds = loaders_for(self.site, self.learner.device), self.study.train.stall_seconds
+        workers, seconds = loaders_for(self.site, self.plan), self.study.train.stall_seconds
         self.loader = Loader(self.learner.recipe, workers=workers, seconds=seconds)
 
     def _do_step(self) -> float:
