@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
+from typing import get_args
 
 import highdicom
 import numpy as np
@@ -17,11 +18,13 @@ from bedside.core.volume import Frame, Volume
 from bedside.formats.dicom import read_folder
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 from bedside.formats.found import Found
-from bedside.formats.seg import SegMaker, from_frame, into_frame, read_seg, write_seg
+from bedside.formats.seg import Kind, SegMaker, from_frame, into_frame, read_seg, write_seg
 
 SPACING_MM = (0.7, 1.1, 2.5)  # not square on purpose
 SHAPE = (12, 9, 5)
 NAMES = {1: "femur", 2: "pelvis", 3: "sacrum"}
+ONE = {1: "bone"}
+KINDS = get_args(Kind)
 TERMS = {"femur": Term(value="71341001", meaning="Bone structure of femur")}
 MAKER = SegMaker("ab" * 32, "ct-bone", "0.1.0", "cd" * 32)
 ORIENTATIONS = [
@@ -96,6 +99,48 @@ def test_an_oblique_series_gives_its_mask_back(tmp_path: Path, kind: str, axis: 
     found = series(tmp_path / "s", affine_of(rotation(37.0, np.array(axis))))
     mask = a_mask(found.volume.shape[1:])
     write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axis", [(0, 0, 0), (1, 2, 3), (-2, 1, 0.4)], ids=["straight", "oblique", "oblique too"])
+@pytest.mark.parametrize("slices", [slice(None), slice(2, 3)], ids=["all slices", "one slice"])
+def test_a_single_structure_comes_back_voxel_by_voxel(tmp_path: Path, kind: Kind, axis: tuple, slices: slice) -> None:
+    found = series(tmp_path / "s", affine_of(rotation(37.0, np.array(axis)) if any(axis) else np.eye(3)))
+    mask = np.zeros(found.volume.shape[1:], dtype=np.uint8)
+    mask[..., slices] = a_mask(mask.shape)[..., slices] > 1
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=ONE, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("degrees", [10.0, -20.0])
+def test_a_single_structure_of_a_tilted_series_comes_back_voxel_by_voxel(tmp_path: Path, kind: Kind, degrees: float) -> None:
+    found = tilted(tmp_path / "s", degrees)
+    mask = from_frame((a_mask() > 1).astype(np.uint8), found.volume.affine, found.frame, found.volume.shape[1:])
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=ONE, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+def test_a_structure_that_is_named_but_not_found_leaves_the_one_that_is(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = np.where(a_mask(found.volume.shape[1:]) == 2, np.uint8(2), np.uint8(0))
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("name", ["SegmentIdentificationSequence", "PlanePositionSequence"])
+def test_what_all_frames_have_in_common_may_be_said_once_or_in_every_frame(tmp_path: Path, name: str) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = np.zeros(found.volume.shape[1:], dtype=np.uint8)
+    mask[3:8, 2:7, 2] = 1  # one frame, so that both have one value
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=ONE, maker=MAKER)
+    data = dcmread(tmp_path / "seg.dcm")
+    shared, (frame,) = data.SharedFunctionalGroupsSequence[0], data.PerFrameFunctionalGroupsSequence
+    here, there = (frame, shared) if name in frame else (shared, frame)
+    setattr(there, name, here[name].value)
+    del here[name]
+    data.save_as(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
 
 
