@@ -33,7 +33,7 @@ from bedside.formats.seg_read import SegPlane, planes_of
 Mask = NDArray[np.generic]
 Kind = Literal["BINARY", "LABELMAP"]
 
-ANATOMY = Term(value="123037004", meaning="Anatomical Structure")
+ANATOMY = Term(value="91723000", meaning="Anatomical Structure")
 """The category of every segment, and the type of one whose structure has no term (PS3.16 CID 7150)."""
 _LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 _TIE = 1e-6
@@ -274,7 +274,7 @@ def _segment(number: int, name: str, terms: Mapping[str, Term], maker: SegMaker)
     term = terms.get(name, ANATOMY)
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=maker.study,
-        family=highdicom.sr.CodedConcept("123109", "DCM", "Artificial Intelligence"),
+        family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
         version=maker.model[:64],
         source="bedside",
     )
