@@ -1,5 +1,6 @@
 """A segmentation says what its segments are, by whom and which label map they were made, of whom and of which slices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
-from bedside.formats.seg import write_seg
+from bedside.formats.seg import Kind, write_seg
 
-from .segmented import MAKER, NAMES, TERMS, a_mask, affine_of, series
+from .segmented import KINDS, MAKER, NAMES, TERMS, a_mask, affine_of, series
 
 
 def test_segments_carry_codes_and_one_without_a_term_says_what_kind_of_thing_it_is(tmp_path: Path) -> None:
@@ -32,6 +33,30 @@ def test_every_code_of_a_segment_stands_in_the_standards_dictionary_with_its_mea
         family = segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmFamilyCodeSequence
         for (code,) in (segment.SegmentedPropertyCategoryCodeSequence, segment.SegmentedPropertyTypeCodeSequence, family):
             assert (code.CodingSchemeDesignator, code.CodeValue, code.CodeMeaning) in known
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_segment_names_the_label_map_by_its_whole_digest(tmp_path: Path, kind: Kind) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, maker=MAKER, kind=kind)
+    data = dcmread(tmp_path / "seg.dcm")
+    said = [str(segment.get("SegmentDescription")) for segment in data.SegmentSequence if int(segment.SegmentNumber)]
+    assert said == [f"label map {MAKER.labels}"] * len(NAMES)
+    assert max(map(len, said)) <= 1024  # ST (PS3.5 6.2)
+    assert data.ContentDescription == f"label map {MAKER.labels[:12]}"
+
+
+def test_what_is_said_otherwise_of_the_same_mask_has_another_uid(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = a_mask(found.volume.shape[1:])
+    ways = [
+        {"maker": MAKER},
+        {"maker": replace(MAKER, labels="ef" * 32)},
+        {"maker": MAKER, "terms": TERMS},
+        {"maker": MAKER, "structures": {**NAMES, 3: "os sacrum"}},
+    ]
+    uids = {write_seg(tmp_path / "seg.dcm", mask, found, **{"structures": NAMES, **way}) for way in ways}
+    assert len(uids) == len(ways)
 
 
 def test_a_segmentation_carries_the_identity_of_its_source_and_names_its_slices(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import csv
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import trimesh
 from matplotlib.image import imread
+from pydicom import dcmread
 
 from bedside.core.config import load
 from bedside.core.contract import Contract
@@ -29,6 +31,27 @@ QUICK = PredictSettings(meshes=("stl", "ply", "obj"), surface=SurfaceSettings(fa
 def contract(repository: Path, tmp_path: Path) -> Contract:
     """Of the study that comes with bedside."""
     return load(repository / "studies" / "ct-bone.yaml", folder=tmp_path).study.contract
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_mask_and_segmentation_say_bone_in_snomed_and_name_the_whole_label_map(
+    workspace: Workspace, contract: Contract, scans: Path, tmp_path: Path, kind: str
+) -> None:
+    settings = PredictSettings(meshes=(), seg_kind=kind)
+    here = InlineExecutor()
+    (case,) = predict(
+        store_bone(workspace, contract), scans / "series-1", tmp_path / "to", settings=settings, executor=here
+    ).cases
+    named = f"label map {contract.label_map_digest}"
+    assert case.label_map == contract.label_map_digest
+    segments = dcmread(tmp_path / "to" / case.case / "segmentation.dcm").SegmentSequence
+    (segment,) = [one for one in segments if int(one.SegmentNumber)]
+    (code,), (category,) = segment.SegmentedPropertyTypeCodeSequence, segment.SegmentedPropertyCategoryCodeSequence
+    assert (code.CodingSchemeDesignator, code.CodeValue, code.CodeMeaning) == ("SCT", "272673000", "Bone")
+    assert (category.CodingSchemeDesignator, category.CodeValue) == ("SCT", "91723000")
+    assert segment.SegmentDescription == named
+    mask = nibabel.load(tmp_path / "to" / case.case / "mask.nii.gz")
+    assert mask.header["descrip"].item().decode() == named
 
 
 def _bones(scans: Path, image: Volume) -> np.ndarray:
