@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedside.core.digest import digest_file
-from bedside.core.errors import InputRejected, IntegrityError
+from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.volume import Reorientation, Volume
 from bedside.formats.gate import Limits
 from bedside.formats.nifti import read_nifti, read_nifti_volumes, write_nifti
@@ -109,6 +109,24 @@ def test_slope_zero_means_not_scaled(sound, numbered, plain_affine):
     array = read_nifti(patch(sound, 112, "2f", 0, 10)).volume.array
     assert array.dtype == np.int16
     assert np.array_equal(array, numbered(plain_affine()).array)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_description_stands_in_the_header_and_moves_no_voxel(tmp_path, plain_affine, name):
+    array, words = np.arange(60, dtype=np.uint8).reshape(4, 3, 5), "label map " + "0123456789abcdef" * 4
+    write_nifti(tmp_path / name, array, plain_affine(), description=words)
+    other = nibabel.load(tmp_path / name)
+    assert other.header["descrip"].item().decode() == words
+    assert other.dataobj.offset == 352
+    np.testing.assert_array_equal(read_nifti(tmp_path / name).volume.array[0], array)
+
+
+@pytest.mark.parametrize("words", ["x" * 80, "Größe"])
+def test_a_description_that_the_header_cannot_hold_is_wrong_use(tmp_path, plain_affine, words):
+    with pytest.raises(UsageError) as caught:
+        write_nifti(tmp_path / "a.nii", np.zeros((4, 3, 5), np.uint8), plain_affine(), description=words)
+    assert caught.value.code == "NII_DESCRIPTION"
+    assert not (tmp_path / "a.nii").exists()
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])

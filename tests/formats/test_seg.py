@@ -12,70 +12,19 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 
 from bedside.core.errors import InputRejected, UsageError
-from bedside.core.labels import Term
 from bedside.core.volume import Frame, Volume
 from bedside.formats.dicom import read_folder
 from bedside.formats.dicom_write import SeriesIdentity, write_series
-from bedside.formats.found import Found
-from bedside.formats.seg import SegMaker, from_frame, into_frame, read_seg, write_seg
+from bedside.formats.seg import Kind, from_frame, into_frame, read_seg, write_seg
 
-SPACING_MM = (0.7, 1.1, 2.5)  # not square on purpose
-SHAPE = (12, 9, 5)
-NAMES = {1: "femur", 2: "pelvis", 3: "sacrum"}
-TERMS = {"femur": Term(value="71341001", meaning="Bone structure of femur")}
-MAKER = SegMaker("ab" * 32, "ct-bone", "0.1.0", "cd" * 32)
+from .segmented import KINDS, MAKER, NAMES, TERMS, a_mask, affine_of, rotation, series, tilted
+
+ONE = {1: "bone"}
 ORIENTATIONS = [
     np.array([[sign if row == axis else 0.0 for axis, sign in zip(order, signs, strict=True)] for row in range(3)])
     for order in permutations(range(3))
     for signs in product((1.0, -1.0), repeat=3)
 ]
-
-
-def rotation(degrees: float, axis: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula."""
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.radians(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def affine_of(directions: np.ndarray) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, :3] = directions @ np.diag(SPACING_MM)
-    affine[:3, 3] = [-31.5, 40.25, 7.75]
-    return affine
-
-
-def series(folder: Path, affine: np.ndarray, *, patient: str = "P1") -> Found:
-    values = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
-    write_series(folder, Volume.of(values, affine), identity=SeriesIdentity.of(patient))
-    (found,) = read_folder(folder).found
-    return found
-
-
-def a_mask(shape: tuple[int, ...] = SHAPE, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
-
-
-def tilted(folder: Path, degrees: float, *, along: int = 1) -> Found:
-    """A series whose planes slide along one of their axes, as a reader gives it: sheared back, with the scanner's own frame."""
-    straight = affine_of(np.diag([-1.0, -1.0, 1.0]))
-    lean = straight.copy()
-    step = np.tan(np.radians(degrees)) * SPACING_MM[2]
-    lean[:3, 2] += step * straight[:3, along] / SPACING_MM[along]
-    values = np.zeros(SHAPE, dtype=np.int16)
-    files = write_series(folder, Volume.of(values, straight), identity=SeriesIdentity.of("P1"))
-    for k, path in enumerate(files):
-        data = dcmread(path)
-        data.ImagePositionPatient = [f"{x:.8f}" for x in (lean @ [0, 0, k, 1])[:3] * [-1, -1, 1]]
-        data.save_as(path)
-    room = int(np.ceil(abs(step) / SPACING_MM[along] * (SHAPE[2] - 1))) + 1
-    grown = list(SHAPE)
-    grown[along] += 2 * room
-    moved = straight.copy()
-    moved[:3, 3] -= room * straight[:3, along]
-    volume = Volume.of(np.zeros(grown, dtype=np.int16), moved)
-    return Found(volume, "0" * 64, "dicom", "CT", "P1", "", files, "test", frame=Frame(lean, SHAPE))
 
 
 def named(directions: np.ndarray) -> str:
@@ -96,6 +45,48 @@ def test_an_oblique_series_gives_its_mask_back(tmp_path: Path, kind: str, axis: 
     found = series(tmp_path / "s", affine_of(rotation(37.0, np.array(axis))))
     mask = a_mask(found.volume.shape[1:])
     write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axis", [(0, 0, 0), (1, 2, 3), (-2, 1, 0.4)], ids=["straight", "oblique", "oblique too"])
+@pytest.mark.parametrize("slices", [slice(None), slice(2, 3)], ids=["all slices", "one slice"])
+def test_a_single_structure_comes_back_voxel_by_voxel(tmp_path: Path, kind: Kind, axis: tuple, slices: slice) -> None:
+    found = series(tmp_path / "s", affine_of(rotation(37.0, np.array(axis)) if any(axis) else np.eye(3)))
+    mask = np.zeros(found.volume.shape[1:], dtype=np.uint8)
+    mask[..., slices] = a_mask(mask.shape)[..., slices] > 1
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=ONE, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("degrees", [10.0, -20.0])
+def test_a_single_structure_of_a_tilted_series_comes_back_voxel_by_voxel(tmp_path: Path, kind: Kind, degrees: float) -> None:
+    found = tilted(tmp_path / "s", degrees)
+    mask = from_frame((a_mask() > 1).astype(np.uint8), found.volume.affine, found.frame, found.volume.shape[1:])
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=ONE, maker=MAKER, kind=kind)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+def test_a_structure_that_is_named_but_not_found_leaves_the_one_that_is(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = np.where(a_mask(found.volume.shape[1:]) == 2, np.uint8(2), np.uint8(0))
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=NAMES, maker=MAKER)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
+
+
+@pytest.mark.parametrize("name", ["SegmentIdentificationSequence", "PlanePositionSequence"])
+def test_what_all_frames_have_in_common_may_be_said_once_or_in_every_frame(tmp_path: Path, name: str) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    mask = np.zeros(found.volume.shape[1:], dtype=np.uint8)
+    mask[3:8, 2:7, 2] = 1  # one frame, so that both have one value
+    write_seg(tmp_path / "seg.dcm", mask, found, structures=ONE, maker=MAKER)
+    data = dcmread(tmp_path / "seg.dcm")
+    shared, (frame,) = data.SharedFunctionalGroupsSequence[0], data.PerFrameFunctionalGroupsSequence
+    here, there = (frame, shared) if name in frame else (shared, frame)
+    setattr(there, name, here[name].value)
+    del here[name]
+    data.save_as(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", found), mask)
 
 
@@ -139,44 +130,6 @@ def test_another_program_sees_the_same_voxels_in_the_same_places(tmp_path: Path)
     assert np.abs(ours[:3] - places).max() < 1e-3
     np.testing.assert_array_equal(mask[tuple(places)], volume.array[tuple(points.T)])
     assert len(points) == np.count_nonzero(mask)
-
-
-def test_segments_carry_codes_and_one_without_a_term_says_what_kind_of_thing_it_is(tmp_path: Path) -> None:
-    found = series(tmp_path / "s", affine_of(np.eye(3)))
-    write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, terms=TERMS, maker=MAKER)
-    data = dcmread(tmp_path / "seg.dcm")
-    said = [
-        (int(s.SegmentNumber), s.SegmentLabel, s.SegmentedPropertyTypeCodeSequence[0].CodeValue) for s in data.SegmentSequence
-    ]
-    assert said == [(1, "femur", "71341001"), (2, "pelvis", "123037004"), (3, "sacrum", "123037004")]
-    assert data.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "SCT"
-    assert data.ContentDescription == f"label map {MAKER.labels[:12]}"
-    assert data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == MAKER.model
-
-
-def test_a_segmentation_carries_the_identity_of_its_source_and_names_its_slices(tmp_path: Path) -> None:
-    found = series(tmp_path / "s", affine_of(np.eye(3)), patient="PSEUDO-7")
-    write_seg(tmp_path / "seg.dcm", a_mask(found.volume.shape[1:]), found, structures=NAMES, maker=MAKER)
-    data, source = dcmread(tmp_path / "seg.dcm"), dcmread(found.files[0])
-    assert data.PatientID == "PSEUDO-7"
-    assert data.StudyInstanceUID == source.StudyInstanceUID
-    assert data.FrameOfReferenceUID == source.FrameOfReferenceUID
-    named = {item.ReferencedSOPInstanceUID for item in data.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
-    assert named == {dcmread(path).SOPInstanceUID for path in found.files}
-
-
-@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
-def test_the_same_mask_of_the_same_series_gives_the_same_bytes_and_another_one_another_uid(tmp_path: Path, kind: str) -> None:
-    found = series(tmp_path / "s", affine_of(np.eye(3)))
-    mask = a_mask(found.volume.shape[1:])
-    names = ("a", "b", "c")
-    uids = [
-        write_seg(tmp_path / name, m, found, structures=NAMES, maker=MAKER, kind=kind)
-        for name, m in zip(names, (mask, mask, np.flip(mask)), strict=True)
-    ]
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert uids[0] == uids[1] != uids[2]
-    assert dcmread(tmp_path / "a").SOPInstanceUID == uids[0]
 
 
 def test_frames_whose_bits_do_not_fill_bytes_are_read_right(tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ def check_meeting(first: LabelMap, second: LabelMap, masks: Iterable[str]) -> No
         raise IntegrityError("A mask of the dataset was made with another label map than the dataset's.", code="LABEL_MAP")
 
 
+def label_map_words(digest: str) -> str:
+    """The words by which the file of a mask names its label map: 74 letters with a whole digest."""
+    return f"label map {digest}"
+
+
 def from_pairs(labels: object) -> object:
     """Read [[name, code], ...] as a mapping in that order; anything else is returned as it is, for pydantic to judge."""
     if not isinstance(labels, list | tuple):

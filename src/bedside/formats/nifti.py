@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bedside.core.contract import CORNER_TOLERANCE_MM
 from bedside.core.digest import digest_json
-from bedside.core.errors import InputRejected
+from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
 from bedside.core.volume import Affine, Array, Volume, farthest_corner_mm
 from bedside.formats.found import Found
@@ -22,6 +22,8 @@ from bedside.formats.nifti_header import BYTES_OF, HEADER_BYTES, Header, check, 
 
 _GZIP = b"\x1f\x8b"
 _SUFFIXES = (".nii.gz", ".nii")
+_MOST_LETTERS = 79
+"""Of `descrip`, which ends in a zero byte (nifti1.h)."""
 
 
 def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
@@ -79,20 +81,31 @@ def read_nifti_volumes(path: Path, *, limits: Limits = LIMITS) -> tuple[tuple[Fo
     return volumes, file
 
 
-def write_nifti(path: Path, array_ijk: Array, affine: Affine) -> None:
+def write_nifti(path: Path, array_ijk: Array, affine: Affine, *, description: str = "") -> None:
     """Write (I, J, K) with its affine to RAS+ mm as sform and qform; the same input gives the same bytes.
+
+    The description stands in `descrip`, which every reader knows, and not in a header extension: many programs drop those, and
+    one would move the voxels away from byte 352, where the simplest readers look for them.
 
     Args:
         path: ends in .nii or .nii.gz.
         array_ijk: stored in its own dtype, unscaled.
         affine: (4, 4). The qform is left out where it cannot hold the affine (shear).
+        description: at most 79 letters of ASCII; nothing of a patient.
 
     Raises:
+        UsageError: NII_DESCRIPTION: the description is longer, or has other letters.
         ResourceError: the disk is full; an older file of that name is intact.
     """
     import nibabel
 
+    if not description.isascii() or len(description) > _MOST_LETTERS:
+        raise UsageError(
+            f"The description has {len(description)} letters; give at most {_MOST_LETTERS}, all of them ASCII.",
+            code="NII_DESCRIPTION",
+        )
     image = nibabel.Nifti1Image(array_ijk, affine, dtype=array_ijk.dtype)
+    image.header["descrip"] = description.encode()
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1, strip_shears=True)

@@ -7,7 +7,7 @@ the same mask of the same series gives the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from bedside.core.digest import digest_bytes
+from bedside.core.digest import digest_bytes, digest_json
 from bedside.core.errors import InputRejected, UsageError
 from bedside.core.files import write_atomic
-from bedside.core.labels import Term
+from bedside.core.labels import Term, label_map_words
 from bedside.core.volume import Affine, Frame
 from bedside.formats.dicom_elements import Elements, walk
 from bedside.formats.dicom_write import uid_of
@@ -33,7 +33,7 @@ from bedside.formats.seg_read import SegPlane, planes_of
 Mask = NDArray[np.generic]
 Kind = Literal["BINARY", "LABELMAP"]
 
-ANATOMY = Term(value="123037004", meaning="Anatomical Structure")
+ANATOMY = Term(value="91723000", meaning="Anatomical Structure")
 """The category of every segment, and the type of one whose structure has no term (PS3.16 CID 7150)."""
 _LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 _TIE = 1e-6
@@ -64,7 +64,8 @@ class SegMaker:
         model: digest of the model, or what else tells how it was made; also the series' device serial number, cut to 64 letters.
         study: name of the study.
         version: of the software.
-        labels: digest of the label map, written into the description of the content.
+        labels: digest of the label map, written into the description of every segment; its beginning into that of the content,
+            which has room for 64 letters.
     """
 
     model: str
@@ -114,7 +115,8 @@ def write_seg(
     sources, places = _sources(found, frame)
     numbers = {number: at for at, number in enumerate(sorted(structures), start=1)}
     planes = _planes(own, numbers, places)
-    content = digest_bytes(planes.tobytes() + repr(sorted(structures.items())).encode() + maker.model.encode())
+    said = {"structures": sorted(structures.items()), "terms": {name: terms[name].model_dump() for name in terms}}
+    content = digest_json({"planes": digest_bytes(planes.tobytes()), "maker": asdict(maker), **said})
     uid = uid_of("seg", found.source, content, kind)
     segments = [_segment(numbers[number], structures[number], terms, maker) for number in sorted(structures)]
     with guarded("SEG_SOURCE", "The series' headers do not hold what a segmentation of it needs; fetch the series again."):
@@ -274,11 +276,11 @@ def _segment(number: int, name: str, terms: Mapping[str, Term], maker: SegMaker)
     term = terms.get(name, ANATOMY)
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=maker.study,
-        family=highdicom.sr.CodedConcept("123109", "DCM", "Artificial Intelligence"),
+        family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
         version=maker.model[:64],
         source="bedside",
     )
-    return highdicom.seg.SegmentDescription(
+    segment = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name[:64],
         segmented_property_category=highdicom.sr.CodedConcept(ANATOMY.value, ANATOMY.scheme, ANATOMY.meaning),
@@ -286,6 +288,9 @@ def _segment(number: int, name: str, terms: Mapping[str, Term], maker: SegMaker)
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
     )
+    if maker.labels:
+        segment.SegmentDescription = label_map_words(maker.labels)
+    return segment
 
 
 def _made(
@@ -313,7 +318,7 @@ def _made(
         software_versions=maker.version,
         device_serial_number=maker.model[:64],
         content_label="SEGMENTATION",
-        content_description=f"label map {maker.labels[:12]}" if maker.labels else None,
+        content_description=label_map_words(maker.labels[:12]) if maker.labels else None,
         plane_positions=_plane_positions(sources, places, frame),
         pixel_measures=_measures(first, frame),
         specific_character_set="ISO_IR 192",

@@ -42,25 +42,40 @@ def planes_of(data: Dataset) -> Iterator[SegPlane]:
     if data.file_meta.TransferSyntaxUID not in _NATIVE:
         raise refused("its pixels are compressed")
     pixels = np.frombuffer(data.PixelData, dtype=np.uint8)
+    shared = data.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     groups = data.PerFrameFunctionalGroupsSequence
     if len(groups) != frames or not 0 <= len(pixels) - -(-frames * rows * columns * bits // 8) <= 1:
         raise refused("its length does not fit its number of frames")
     for number, group in enumerate(groups):
-        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if bits == 1 else 0
+        said = _Said(group, shared)
+        segment = int(said.of("SegmentIdentificationSequence").ReferencedSegmentNumber) if bits == 1 else 0
         if bits == 1 and segment < 1:
             raise refused("a frame shows no segment")
         yield SegPlane(
-            _corners(data, group, rows, columns), segment, _frame(pixels, number, rows * columns, bits).reshape(rows, columns)
+            _corners(said, rows, columns), segment, _frame(pixels, number, rows * columns, bits).reshape(rows, columns)
         )
 
 
-def _corners(data: Dataset, group: Dataset, rows: int, columns: int) -> NDArray[np.float64]:
-    """Where a frame lies, by its own functional groups or the shared ones (PS3.3 C.7.6.16.2.1, 2.3, 2.4)."""
-    shared = data.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
-    measures, plane = (
-        (group if name in group else shared)[name].value[0] for name in ("PixelMeasuresSequence", "PlaneOrientationSequence")
-    )
-    first = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What is said of one frame.
+
+    A macro stands in the frame's own functional groups or, where all frames have it in common, in the shared ones (PS3.3
+    C.7.6.16): with one structure, that may be the segment's number; with one frame, the place.
+    """
+
+    own: Dataset
+    shared: Dataset
+
+    def of(self, macro: str) -> Dataset:
+        """The item of a macro, by the keyword of its sequence."""
+        return (self.own if macro in self.own else self.shared)[macro].value[0]
+
+
+def _corners(said: _Said, rows: int, columns: int) -> NDArray[np.float64]:
+    """Where a frame lies (PS3.3 C.7.6.16.2.1, 2.3, 2.4)."""
+    measures, plane = said.of("PixelMeasuresSequence"), said.of("PlaneOrientationSequence")
+    first = np.asarray(said.of("PlanePositionSequence").ImagePositionPatient, dtype=np.float64)
     between_rows, between_columns = (float(size) for size in measures.PixelSpacing)
     along_row, along_column = np.asarray(plane.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
     return np.stack(

@@ -24,6 +24,7 @@ from bedside.core.contract import Contract
 from bedside.core.digest import canonical_json, digest_file
 from bedside.core.errors import InputRejected, UsageError, disk_errors
 from bedside.core.files import sync_folder, write_atomic
+from bedside.core.labels import label_map_words
 from bedside.core.lesson import check_finds_structures
 from bedside.core.model import Model
 from bedside.core.ports import Executor
@@ -290,7 +291,8 @@ class _Job:
         contract = self.model.spec.contract
         named = {at: structure for at, structure in enumerate(contract.structures) if at}
         begun = perf_counter()
-        write_nifti(folder / "mask.nii.gz", mask, found.volume.affine)
+        words = label_map_words(contract.label_map_digest)
+        write_nifti(folder / "mask.nii.gz", mask, found.volume.affine, description=words)
         made: tuple[Surface, ...] = ()
         if self.settings.meshes and mask.any():
             made = surfaces(mask, found.volume.affine, structures=named, settings=self.settings.surface)
