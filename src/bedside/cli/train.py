@@ -27,12 +27,7 @@ def train(
         bool, typer.Option("--deterministic", help="Only operations that repeat to the bit (as train.deterministic).")
     ] = False,
     seeds: Annotated[
-        int,
-        typer.Option(
-            "--seeds",
-            min=1,
-            help="Train so many seeds in turn and say how far the scores on the fold spread; with --on slurm: one job for each.",
-        ),
+        int, typer.Option("--seeds", min=1, help="Train so many seeds and say how far their scores spread (slurm: a job each).")
     ] = 1,
     control: Annotated[
         bool, typer.Option("--control", help="With train.from: also train from scratch, and judge on the fold if that is better.")
