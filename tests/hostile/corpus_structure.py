@@ -88,7 +88,7 @@ def with_nesting(depth, kind):
 def _deep(kind):
     for depth in DEPTHS:
         expect, codes = (SOUND, ()) if depth <= 64 else (REFUSED, ("DCM_DEPTH",))
-        # Without its VR a sequence of known length is bytes, which ingest steps over; the de-identifier, which enters it, refuses.
+        # Without its VR a sequence of known length is bytes, which ingest steps over. The de-identifier enters it, and refuses.
         # test_deidentifier.py proves both.
         if kind == "implicit":
             expect, codes = SOUND, ()
