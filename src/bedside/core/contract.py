@@ -269,7 +269,8 @@ def lean_degrees(image: Volume) -> float:
     for a, b in ((0, 1), (0, 2), (1, 2)):
         sine = min(abs(float(cosines[:, a] @ cosines[:, b])), 1.0)
         degrees = float(np.degrees(np.arcsin(sine)))
-        if degrees > TILT_TOLERANCE_DEGREES and sine * min(extent_mm[a], extent_mm[b]) > CORNER_TOLERANCE_MM:
+        moved_mm = sine * min(extent_mm[a], extent_mm[b])
+        if degrees > TILT_TOLERANCE_DEGREES + _SNAPPED_MM and moved_mm > CORNER_TOLERANCE_MM + _SNAPPED_MM:
             largest = max(largest, degrees)
     return largest
 
