@@ -1,7 +1,11 @@
 """The same contract refuses the same scan everywhere, by name and with the numbers."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bedside.core.case import Case
 from bedside.core.clinical import Column
@@ -52,6 +56,49 @@ def test_shape_spacing_and_constant_images_are_named() -> None:
     assert code_of(image(spacing=(1, 1, 3.01))) == "SPACING"
     assert code_of(image(np.arange(3 * 9 * 9).reshape(3, 9, 9))) == "EXTENT"
     assert code_of(image(np.arange(1100.0).reshape(10, 10, 11))) == "EXTENT"
+
+
+def leaning(degrees: float, axes: tuple[int, int] = (0, 1), shape: tuple[int, int, int] = (10, 10, 9)) -> Volume:
+    """An image of 1 mm voxels whose second axis of the two leans towards the first."""
+    affine = np.eye(4)
+    first, second = axes
+    affine[[first, second], second] = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    return Volume.of(np.arange(np.prod(shape)).reshape(shape).astype(np.float32), affine)
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3), 2)))
+def test_axes_that_are_not_perpendicular_are_refused_unless_the_contract_declares_them(axes: tuple[int, int]) -> None:
+    with pytest.raises(InputRejected, match=r"up to 26\.6 degrees") as caught:
+        CT.check_image(leaning(np.degrees(np.arctan(0.5)), axes))
+    assert caught.value.code == "SHEAR"
+    declared = CT.model_copy(update={"sheared": True})
+    declared.check_image(leaning(30, axes))
+    assert declared.check_axes(leaning(30, axes)) == ("SHEARED",)
+    assert declared.check_axes(image()) == CT.check_axes(image()) == ()
+
+
+def test_a_lean_that_rounding_makes_is_no_shear() -> None:
+    wide = CT.model_copy(update={"max_voxels": 1 << 20})
+    assert wide.check_axes(leaning(0.09, shape=(100, 100, 9))) == ()
+    with pytest.raises(InputRejected):
+        wide.check_axes(leaning(0.11, shape=(100, 100, 9)))
+    assert CT.check_axes(leaning(0.6)) == (), "less than 0.1 mm at the far end"
+    with pytest.raises(InputRejected):
+        CT.check_axes(leaning(0.7))
+    assert CT.check_axes(leaning(80, shape=(10, 1, 9))) == (), "one voxel wide: nothing leans"
+
+
+@given(
+    st.permutations(range(3)), st.lists(st.sampled_from([-1, 1]), min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3)
+)
+def test_no_turn_and_no_mirror_is_a_shear(order: list[int], signs: list[int], angles: list[float]) -> None:
+    turned = np.eye(4)
+    for angle, (a, b) in zip(angles, ((0, 1), (1, 2), (0, 2)), strict=False):
+        turn = np.eye(4)
+        turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        turned = turned @ turn
+    turned[:3, :3] = turned[:3, order] * signs * (0.5, 1.0, 3.0)
+    assert CT.check_axes(Volume.of(np.zeros((200, 200, 200), np.uint8), turned)) == ()
 
 
 def test_the_extent_is_decided_without_reading_the_voxels() -> None:
@@ -171,6 +218,7 @@ def test_a_contract_of_an_earlier_version_loads_unchanged() -> None:
     old = '{"modality":"CT","spacing_mm":[0.5,3.0],"labels":[["background",0],["femur",5]],"value_range":null,"unit":"HU",'
     contract = Contract.model_validate_json(old + '"min_extent_voxels":4,"max_voxels":1000}')
     assert (contract.body_part, contract.plane, contract.clinical, contract.terms) == (None, "any", {}, {})
+    assert not contract.sheared
 
 
 @pytest.mark.parametrize(

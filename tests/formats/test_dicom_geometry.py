@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedside.core.contract import Contract
 from bedside.core.errors import InputRejected
+from bedside.core.volume import Volume
 from bedside.formats.dicom_geometry import stack
 
 AXIAL = np.array([[1.0, 0, 0], [0, 1.0, 0]])
@@ -53,6 +55,21 @@ def test_the_order_of_receipt_does_not_matter(order):
 )
 def test_a_pile_that_is_no_volume_is_named(places, code):
     assert code_of(along_z(*places)) == code
+
+
+CT = Contract(modality="CT", spacing_mm=(0.1, 10), labels={"background": 0, "bone": 1})
+
+
+@pytest.mark.parametrize("sideways_mm", [0.1, 0.0999, 0.3, 0.7])
+@given(st.floats(-3, 3), st.integers(4, 400), st.sampled_from([0.5, 0.625, 1.0, 3.0]))
+def test_a_stack_that_is_not_tilted_is_not_sheared_for_the_contract_either(sideways_mm, angle, count, step_mm):
+    """Positions are often written to a tenth of a millimetre, so that a lean lies just on the limit."""
+    along_mm = np.linspace(0, sideways_mm, count)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    positions = np.stack([0 * along_mm, along_mm, step_mm * np.arange(count)], axis=1) @ turn.T
+    result = stack(positions, AXIAL @ turn.T, (1.0, 1.0))
+    if not result.tilted:
+        assert CT.check_axes(Volume(result.affine, (1, 512, 512, count), lambda: np.zeros(0))) == ()
 
 
 @given(st.lists(st.floats(-0.04, 0.04), min_size=5, max_size=40))

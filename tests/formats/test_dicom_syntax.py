@@ -8,7 +8,9 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    HTJ2K,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -69,6 +71,39 @@ def test_every_lossless_syntax_keeps_every_voxel_in_its_place_and_names_its_deco
     found = only(tmp_path / "s")
     assert place_error_mm(written, found.volume) < 1e-9
     assert LOSSLESS[syntax] in found.decoder
+
+
+def with_tile_lengths(stream):
+    """A codestream of one tile-part with the TLM marker (ISO 15444-1 A.7.1) before it that the RPCL transfer syntax asks for."""
+    tile = stream.index(b"\xff\x90\0\x0a")
+    length = stream[tile + 6 : tile + 10]  # Psot
+    return stream[:tile] + b"\xff\x55\0\x08\0\x40" + length + stream[tile:]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "change"), [(HTJ2K, bytes), (HTJ2K, with_tile_lengths), (HTJ2KLosslessRPCL, with_tile_lengths)]
+)
+def test_the_other_htj2k_syntaxes_keep_every_voxel_in_its_place_too(
+    tmp_path, syntax, change, numbered, plain_affine, place_error_mm
+):
+    """The kept streams stand under the syntax that admits any, and, with a TLM marker, under that of progression RPCL.
+
+    That one asks for RPCL, a lowest resolution of at most 64 columns or rows, and TLM (PS3.5 10.18). The kept streams have the
+    first two: SGcod says 2 (ISO 15444-1 A.6.1), and 36 x 32 pixels are below 64 at any number of decompositions.
+    """
+    written = numbered(plain_affine(), SHAPE)
+    write_planes(tmp_path / "s", planes_of(written), identity=IDENTITY, syntax=HTJ2KLossless)
+    for path in (tmp_path / "s").iterdir():
+        dataset = pydicom.dcmread(path)
+        stream = change(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+        assert stream[stream.index(b"\xff\x52") + 5] == 2
+        assert (b"\xff\x55" in stream) == (change is with_tile_lengths)
+        dataset.PixelData = encapsulate([stream])
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path)
+    found = only(tmp_path / "s")
+    assert place_error_mm(written, found.volume) < 1e-9
+    assert "pylibjpeg-openjpeg" in found.decoder
 
 
 def test_jpeg_baseline_of_8_bits_is_read_within_its_loss(tmp_path, plain_affine):

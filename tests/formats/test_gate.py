@@ -13,7 +13,7 @@ import pytest
 
 from bedside.core.digest import digest_bytes
 from bedside.core.errors import InputRejected
-from bedside.formats.dicom import read_folder
+from bedside.formats.dicom import assemble, look, read_folder
 from bedside.formats.dicom_header import inspect
 from bedside.formats.dicom_pixels import Slice, load_stack
 from bedside.formats.gate import FOREIGN_ERRORS, Limits, guarded, inflate
@@ -86,6 +86,23 @@ def test_every_cut_in_every_syntax_is_refused(series, numbered, plain_affine, sy
     pad = 1 if uid.is_deflated and inspect(data[:-1]).header else 0
     for length in range(132, len(data) - pad):
         assert problem(data[:length]) == "DCM_TRUNCATED", length
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_half_a_megabyte_cut_at_every_percent_costs_the_whole_series(tmp_path, series, numbered, plain_affine, place):
+    folder = series(volume=numbered(plain_affine(), (500, 500, 3)))
+    paths = sorted(folder.iterdir())
+    path = paths[["first", "middle", "last"].index(place)]
+    whole = path.read_bytes()
+    assert len(whole) > 500_000
+    looks = {one: look(one) for one in paths}
+    assert len(assemble(looks.values()).found) == 1
+    for percent in range(1, 100):
+        path.write_bytes(whole[: len(whole) * percent // 100])
+        reading = assemble((looks | {path: look(path)}).values())
+        assert reading.found == ()
+        assert [one.code for one in reading.refused if path in one.files] == ["DCM_TRUNCATED"], percent
+        assert sum(len(one.files) for one in reading.refused) == 3
 
 
 def test_a_cut_slice_still_tells_its_series(slice_bytes):

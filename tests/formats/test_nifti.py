@@ -253,10 +253,33 @@ def test_a_header_field_that_cannot_be_true_is_refused_by_name(sound, offset, fo
     assert code_of(patch(sound, offset, form, *values)) == code
 
 
-def test_voxel_sizes_that_the_affine_does_not_use_are_not_judged(sound):
+@pytest.mark.parametrize("size", [-0.7, 0.0, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("axis", range(3))
+def test_voxel_sizes_that_cannot_be_are_refused_beside_an_sform_too(sound, axis, size):
     patch(sound, 252, "h", 0)
-    patch(sound, 80, "3f", -1, 0, 5)
+    assert code_of(patch(sound, 80 + 4 * axis, "f", size)) == "NII_AFFINE"
+
+
+def test_the_sign_of_the_qform_is_not_judged_where_no_qform_is_coded(sound):
+    patch(sound, 252, "h", 0)
+    patch(sound, 76, "f", 7.0)
     assert read_nifti(sound).geometry == "sform"
+
+
+def test_voxel_sizes_that_contradict_the_sform_are_noted_and_the_sform_counts(sound, plain_affine):
+    patch(sound, 252, "h", 0)
+    assert read_nifti(sound).notes == ()
+    spacing = np.linalg.norm(plain_affine()[:3, :3], axis=0)
+    last = np.array([3, 2, 4])  # voxel steps to the far end of (4, 3, 5)
+    near, far = spacing + 0.09 / last, spacing + 0.11 / last
+    for axis in range(3):
+        sizes = spacing.copy()
+        sizes[axis] = near[axis]
+        assert read_nifti(patch(sound, 80, "3f", *sizes)).notes == ()
+        sizes[axis] = far[axis]
+        found = read_nifti(patch(sound, 80, "3f", *sizes))
+        assert (found.notes, found.geometry) == (("PIXDIM_CONTRADICTED",), "sform")
+        np.testing.assert_allclose(found.volume.affine, plain_affine(), rtol=1e-6)
 
 
 def test_sform_and_qform_may_differ_by_less_than_the_corner_tolerance(sound):

@@ -74,11 +74,26 @@ def affines():
     }.items():  # fmt: skip
         expect = EITHER if name in {"huge", "tiny", "flat"} else "refused"
         yield nifti("N3 sform", name, image(srow=srow), expect=expect)
-    for name, srow in {"sheared": (1.0, 0.5, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0), "mirrored": (-1.0, *rows[1:])}.items():
-        yield nifti("N3 sform", name, image(srow=srow), expect=EITHER)
+    for lean in (0.5, -0.5, 3.0, 0.2):
+        srow = (1.0, lean, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+        yield nifti("N3 sform", f"sheared by {lean}", image(srow=srow), codes=("SHEAR",))
+    for axis in range(3):  # both hands are legitimate, and the affine says which it is
+        srow = tuple(-v if at % 4 == axis else v for at, v in enumerate(rows))
+        yield nifti("N3 sform", f"mirrored along axis {axis}", image(srow=srow), expect=SOUND)
     yield nifti("N3 sform", "no form at all", image(sform=0), codes=("NII_AFFINE",))
     yield nifti("N3 sform", "negative code", image(sform=-1), codes=("NII_AFFINE",))
     yield nifti("N3 sform", "code 32767", image(sform=32767), expect=EITHER)
+
+
+def voxel_sizes():
+    for at, axis in enumerate("ijk", 1):
+        for size in (0.0, -0.0, -1.0, NAN, INF, -INF):
+            pixdim = (1.0, 1, 1.5, 2, 0, 0, 0, 0)
+            pixdim = (*pixdim[:at], size, *pixdim[at + 1 :])
+            name = f"{size} along {axis}"
+            yield nifti("N3 voxel sizes beside an sform", name, image(pixdim=pixdim), codes=("NII_AFFINE",))
+    contradicting = image(pixdim=(1.0, 7, 7, 7, 0, 0, 0, 0))
+    yield nifti("N3 voxel sizes beside an sform", "contradicting it", contradicting, expect=SOUND)
 
 
 def quaternions():
@@ -215,6 +230,6 @@ def second_version():
 
 
 FAMILIES = (
-    dimensions, data_types, affines, quaternions, scales, offsets, extensions, cuts, packings, bombs, magics, units_and_texts,
-    second_version,
+    dimensions, data_types, affines, voxel_sizes, quaternions, scales, offsets, extensions, cuts, packings, bombs, magics,
+    units_and_texts, second_version,
 )  # fmt: skip

@@ -60,7 +60,8 @@ def huge_lengths():
             yield among("D7 four gigabytes promised, three bytes given", f"{vr} {length:#x}", data)
 
 
-def _nested(depth, kind):
+def nested(depth, kind):
+    """The bytes of a sequence with an item with a sequence, and so on, around one short text."""
     implicit = kind.startswith("implicit")
     value = element(0x00080100, "SH", text("A"), implicit=implicit)
     if kind.endswith("undefined"):
@@ -76,20 +77,23 @@ def _nested(depth, kind):
     return b"".join(reversed(heads)) + value
 
 
-def _with_nesting(depth, kind):
+def with_nesting(depth, kind):
+    """A sound slice with those bytes in their place."""
     sound = ct_slice(1, syntax=IMPLICIT if kind.startswith("implicit") else EXPLICIT)
     before = replace(sound, elements=tuple(one for one in sound.elements if one[0] < 0x00081140))
     after = replace(sound, elements=tuple(one for one in sound.elements if one[0] > 0x00081140))
-    return before.head() + before.body() + _nested(depth, kind) + after.body()
+    return before.head() + before.body() + nested(depth, kind) + after.body()
 
 
 def _deep(kind):
     for depth in DEPTHS:
         expect, codes = (SOUND, ()) if depth <= 64 else (REFUSED, ("DCM_DEPTH",))
-        if kind == "implicit":  # without its VR a sequence of known length is bytes, which are stepped over
+        # Without its VR a sequence of known length is bytes, which ingest steps over. The de-identifier enters it, and refuses.
+        # test_deidentifier.py proves both.
+        if kind == "implicit":
             expect, codes = SOUND, ()
         syntax = IMPLICIT if kind.startswith("implicit") else EXPLICIT
-        data = _with_nesting(depth, kind)
+        data = with_nesting(depth, kind)
         yield among(f"D4 nesting ({kind} lengths)", f"{depth} levels", data, syntax=syntax, expect=expect, codes=codes)
 
 

@@ -1,13 +1,17 @@
-"""The door of ingest, as a worker runs it: look, assemble, decode; and what that cost."""
+"""The door of ingest, as a worker runs it: look, assemble, decode, judge the axes; and what that cost."""
 
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bedside.core.contract import Contract
 from bedside.core.errors import BedsideError
 from bedside.formats.dicom import assemble, look
 from bedside.formats.nifti import read_nifti
+
+CONTRACT = Contract(modality="CT", spacing_mm=(1e-6, 1e6), labels={"background": 0, "structure": 1})
+"""Of it only what is asked of the axes is used here: the rest would hide what the readers let through."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def pass_door(folder):
 def _decoded(found, refusals):
     """The files that a volume accounts for once its voxels were decoded; a refusal is noted instead."""
     try:
+        CONTRACT.check_axes(found.volume)
         array = found.volume.array
     except BedsideError as error:
         refusals.append((len(found.files), error.code, error.exit_code))

@@ -164,7 +164,7 @@ def _outcome(path, siblings):
                 return "! another shape"
         return next((refused.code for refused in reading.refused if path in refused.files), "accepted")
     except BedsideError as error:
-        return error.code if error.exit_code in {3, 4, 7} else f"! exit {error.exit_code}"
+        return error.code if error.exit_code in {3, 7} else f"! exit {error.exit_code}"
 
 
 def _peak_mb():

@@ -14,10 +14,13 @@ from bedside.core.site import Site
 from bedside.core.workspace import Workspace
 from bedside.formats.deidentify import Deidentifier
 from bedside.formats.dicom_elements import Elements, walk
+from bedside.formats.dicom_header import inspect
 from bedside.formats.dicom_values import text
 from bedside.ingest.deidentify import deidentify
 
 from .corpus import corpus
+from .corpus_structure import nested, with_nesting
+from .dicom_bytes import ct_slice, element
 from .test_corpus import COSTLY
 
 SECRET = "a secret of this test, 32 letters"
@@ -57,6 +60,42 @@ def test_a_malformed_file_is_written_clean_or_refused_by_name():
 @pytest.mark.slow
 def test_every_malformed_file_is_written_clean_or_refused_by_name():
     assert faults(corpus()) == []
+
+
+@pytest.mark.parametrize("depth", [50, 64, 65, 66, 200, 1000, 20_000])
+def test_what_the_walk_steps_over_is_entered_sixty_four_deep_and_no_deeper(depth):
+    """Of implicit VR: the library knows by its tag that these bytes are a sequence."""
+    engine = Deidentifier(Identity("pseudonym", SECRET.encode()))
+    data = with_nesting(depth, "implicit")
+    if depth <= 64:
+        assert fault(engine, data) == ""
+        return
+    with pytest.raises(InputRejected) as refused:
+        engine.file(data)
+    assert refused.value.code == "DCM_DEPTH"
+
+
+@pytest.mark.parametrize("depth", [65, 20_000])
+def test_a_sequence_that_is_called_unknown_is_removed_unentered(depth):
+    sound = ct_slice(1)
+    at = next(end for tag, end in sound.ends() if tag == 0x00081090)
+    unknown = element(0x00081140, "UN", nested(depth, "implicit")[8:])
+    engine = Deidentifier(Identity("pseudonym", SECRET.encode()))
+    done = engine.file(sound.bytes()[:at] + unknown + sound.bytes()[at:])
+    assert b"\x08\0\x40\x11" not in done.data
+    assert done.data == engine.file(sound.bytes()).data
+
+
+@pytest.mark.parametrize("depth", [65, 20_000])
+def test_nothing_that_reads_enters_what_the_walk_steps_over(depth):
+    """Therefore such a file is no danger at ingest: noise in place of the nested items changes nothing of what is read."""
+    inside = nested(depth, "implicit")
+    data = with_nesting(depth, "implicit")
+    noise = inside[:8] + random.Random(depth).randbytes(len(inside) - 8)
+    assert data.count(inside) == 1
+    one, other = inspect(data), inspect(data.replace(inside, noise))
+    assert one.series == other.series != ""
+    assert vars(one.header) == vars(other.header)
 
 
 def test_an_identity_that_is_left_would_be_found(monkeypatch):

@@ -24,7 +24,7 @@ from bedside.ingest.propose_text import study_text
 
 KEYED = ("source.identity=keep", "site.executor=inline", "site.versioning=off", "site.tracking=off", "split.folds=2")
 CONTRACT_CODES = {
-    "MODALITY", "EXTENT", "SPACING", "CONSTANT", "VALUE_RANGE", "HU_CALIBRATION", "BODY_PART", "PLANE",
+    "MODALITY", "EXTENT", "SPACING", "SHEAR", "CONSTANT", "VALUE_RANGE", "HU_CALIBRATION", "BODY_PART", "PLANE",
     "LABEL_VALUES", "LABEL_GEOMETRY", "LABEL_SHAPE",
 }  # fmt: skip
 
@@ -191,6 +191,21 @@ def test_every_comment_stands_on_a_line_of_its_own_or_after_a_setting(phantoms: 
     assert isinstance(study.contract, Contract)
     assert study.contract.min_extent_mm is not None
     assert study.source.site == "north"
+
+
+def test_sheared_axes_are_counted_and_a_person_declares_them(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    leaning = np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])
+    for number, affine in enumerate([leaning, leaning, *[np.diag([1.0, 1, 2, 1])] * 4]):
+        array = np.random.default_rng(number).integers(0, 99, (16, 16, 16)).astype(np.int16)
+        write_nifti(tmp_path / "in" / f"{number}.nii.gz", array, affine)
+    path = proposed(tmp_path / "in", tmp_path / "out")
+    assert "  # sheared: true   # 2 of 6 volumes" in path.read_text()
+    assert summary(ingest(load(path, overrides=KEYED), tmp_path / "in")).rejected == {"SHEAR": 2}
+    path.write_text(path.read_text().replace("  # sheared: true", "  sheared: true"))
+    dataset = ingest(load(path, overrides=KEYED), tmp_path / "in")
+    assert summary(dataset).rejected == {}
+    assert sorted(case.notes for case in dataset.manifest.cases) == [*[()] * 4, ("SHEARED",), ("SHEARED",)]
 
 
 @pytest.mark.real

@@ -83,11 +83,11 @@ class Source(Record):
     Attributes:
         images: folder with one NIfTI file or one DICOM series folder per case.
         labels: folder with one NIfTI mask per case, of the same relative name; None: no masks.
-        identity: "pseudonym" replaces patient ids by a keyed hash (key from BEDSIDE_KEY); "keep" uses the id or file name as
-            it is, for data without persons behind it.
+        identity: "pseudonym" replaces patient ids by a keyed hash (BEDSIDE_KEY); "keep" is for data without persons behind it.
         clinical: CSV file with one row per patient, its columns as in `contract.clinical`; None: no clinical values.
         site: name of the hospital for every case; "" when unknown.
         resample: put slices at unequal distances on a regular grid instead of refusing them; the record says so.
+        tiff_preambles: take DICOM files that are TIFF files too (PS3.10 7.1) as usual here, without the note PREAMBLE_TIFF.
         deidentify: what of a header may be kept, and what a person has decided about pixels.
     """
 
@@ -97,6 +97,7 @@ class Source(Record):
     clinical: str | None = None
     site: str = ""
     resample: bool = False
+    tiff_preambles: bool = False
     deidentify: Deidentification = Deidentification()
 
 

@@ -17,6 +17,8 @@ from bedside.core.volume import Reorientation, Volume, farthest_corner_mm
 
 Modality = Literal["CT", "MR"]
 CORNER_TOLERANCE_MM = 0.1
+TILT_TOLERANCE_DEGREES = 0.1
+"""Largest angle by which axes may miss being perpendicular; a smaller one is rounding, and is kept in the affine as it is."""
 _SNAPPED_MM = 1e-6
 
 PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,6 +44,8 @@ class Contract(Record):
             (right-left, front-back, head-foot); None: any.
         body_part: values of Body Part Examined (0018,0015) that are allowed, in capitals; None: any. A header that names
             another part is refused, one that names none passes and is counted.
+        sheared: whether the voxel axes need not be perpendicular, which a NIfTI file can say. Distances and surfaces are measured
+            as if they were, so what leans is distorted; only a study that knows why its scans lean declares it.
         plane: of the slices; "any" allows oblique ones too. What names no plane passes and is counted.
         hu_check: whether values in HU must be plausible (air near -1000; see `core.hounsfield`).
         terms: structure name to its term in SNOMED CT or another terminology.
@@ -59,6 +63,7 @@ class Contract(Record):
     max_voxels: int = Field(default=1 << 30, ge=1)
     min_extent_mm: PositiveMm | tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
     body_part: tuple[BodyPart, ...] | None = None
+    sheared: bool = False
     plane: Literal["any", "axial", "coronal", "sagittal"] = "any"
     hu_check: bool = True
     terms: dict[str, Term] = Field(default_factory=dict)
@@ -123,7 +128,7 @@ class Contract(Record):
         """Refuse an image outside the limits.
 
         Raises:
-            InputRejected: with code EXTENT, SPACING, NOT_FINITE, CONSTANT, VALUE_RANGE or HU_CALIBRATION.
+            InputRejected: with code EXTENT, SPACING, SHEAR, NOT_FINITE, CONSTANT, VALUE_RANGE or HU_CALIBRATION.
         """
         _check_extent(image, self.min_extent_voxels, self.max_voxels)
         _check_field_of_view(image, self.min_extent_mm)
@@ -131,6 +136,7 @@ class Contract(Record):
         if not all(low - 1e-6 <= spacing <= high + 1e-6 for spacing in image.spacing_mm):
             found = " x ".join(f"{spacing:.4g}" for spacing in image.spacing_mm)
             raise InputRejected(f"The spacing is {found} mm; the contract allows {low:g} to {high:g} mm.", code="SPACING")
+        self.check_axes(image)
         array = image.array
         smallest, largest = float(array.min()), float(array.max())
         if not (np.isfinite(smallest) and np.isfinite(largest)):
@@ -146,6 +152,29 @@ class Contract(Record):
             )
         if self.hu_check and self.unit == "HU" and self.modality == "CT":
             check_hounsfield(array)
+
+    def check_axes(self, image: Volume) -> tuple[str, ...]:
+        """Refuse voxel axes that are not perpendicular where the contract does not declare them. No voxel is read.
+
+        As of a DICOM stack, an angle up to `TILT_TOLERANCE_DEGREES`, or one that moves no voxel by more than
+        `CORNER_TOLERANCE_MM`, is rounding. Axes may be mirrored: NIfTI allows both hands, and the affine says which it is.
+
+        Returns:
+            The note SHEARED, of declared ones.
+
+        Raises:
+            InputRejected: with code SHEAR.
+        """
+        lean = lean_degrees(image)
+        if lean == 0:
+            return ()
+        if self.sheared:
+            return ("SHEARED",)
+        raise InputRejected(
+            f"The voxel axes miss being perpendicular by up to {lean:.3g} degrees; resample the image onto perpendicular ones, or"
+            " set contract.sheared.",
+            code="SHEAR",
+        )
 
     def check_acquisition(self, acquisition: Mapping[str, ClinicalValue]) -> tuple[str, ...]:
         """Refuse a picture whose header says that it shows something else.
@@ -229,6 +258,21 @@ def snap_note(apart_mm: float) -> str | None:
 def _plain(value: ClinicalValue) -> str:
     """Letters and digits of a header's code in lower case: "T SPINE", "TSPINE" and "t_spine" are one."""
     return "".join(letter for letter in str(value).lower() if letter.isalnum()) if isinstance(value, str) else ""
+
+
+def lean_degrees(image: Volume) -> float:
+    """The largest angle by which two voxel axes miss being perpendicular, 0 where that is rounding (`Contract.check_axes`)."""
+    spacing_mm = np.asarray(image.spacing_mm)
+    extent_mm = spacing_mm * (np.asarray(image.shape[1:]) - 1)
+    cosines = image.affine[:3, :3] / spacing_mm
+    largest = 0.0
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        sine = min(abs(float(cosines[:, a] @ cosines[:, b])), 1.0)
+        degrees = float(np.degrees(np.arcsin(sine)))
+        moved_mm = sine * min(extent_mm[a], extent_mm[b])
+        if degrees > TILT_TOLERANCE_DEGREES + _SNAPPED_MM and moved_mm > CORNER_TOLERANCE_MM + _SNAPPED_MM:
+            largest = max(largest, degrees)
+    return largest
 
 
 def _check_field_of_view(image: Volume, smallest_mm: float | tuple[float, float, float] | None) -> None:

@@ -154,6 +154,7 @@ class Deidentifier:
                 days=0 if again and text(elements, _TEMPORAL_TAG) != _TEMPORAL["keep"] else self.identity.days(patient),
                 again=again,
                 keeps_dates=self.options.dates == "keep",
+                max_depth=self.limits.max_depth,
                 received=name(elements, PATIENT_ID),
             )
             acting.learn(dataset)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
@@ -56,6 +56,8 @@ class Acting:
         days: that all dates are moved by.
         again: whether the file was de-identified here before: UIDs stay, and nothing in it is the patient's.
         keeps_dates: whether dates stay, so that a date of birth may also be another date.
+        max_depth: of nested sequences. The walk before bounds only those that it can tell from bytes: not those of known length
+            without a VR, which the library knows by their tags.
         done: (tag, what, rule) to how often.
         received: PatientID of the file.
     """
@@ -67,6 +69,7 @@ class Acting:
     days: int
     again: bool
     keeps_dates: bool
+    max_depth: int
     done: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     received: str = field(default="", repr=False)
     _names: set[str] = field(default_factory=set, repr=False)
@@ -75,6 +78,7 @@ class Acting:
     _moved: set[str] = field(default_factory=set, repr=False)
     _known: Known = field(default_factory=Known, repr=False)
     _sound: set[tuple[int, str | None, bytes | None]] = field(default_factory=set, repr=False)
+    _depth: int = 0
 
     def known(self) -> Known:
         """Everything to look for in what is written."""
@@ -85,7 +89,7 @@ class Acting:
         """Collect persons' names, identifiers and dates of birth from the whole file.
 
         Raises:
-            InputRejected: DCM_ELEMENTS: more of them than belong to one patient.
+            InputRejected: DCM_ELEMENTS: more of them than belong to one patient; DCM_DEPTH.
         """
         if not self.again:
             self._collect(dataset)
@@ -101,7 +105,7 @@ class Acting:
             number = int(tag)
             vr = _vr(element) or _defined(number)
             if vr == "SQ" and not (number >> 16) % 2 and _defined(number) == "SQ":
-                for item in dataset[tag].value or ():
+                for item in self._items(dataset, number):
                     self._collect(item)
             elif vr == "PN" or _defined(number) == "PN":
                 self._names.update(_strings(dataset, number))
@@ -111,6 +115,14 @@ class Acting:
             elif number == _BIRTH:
                 self._codes.update(form for text in _strings(dataset, number) for form in self._births(text))
 
+    def _items(self, dataset: Dataset, tag: int) -> Iterator[Dataset]:
+        """The items of a sequence, counted as one level deeper until all of them were given."""
+        if self._depth == self.max_depth:
+            raise InputRejected(f"Sequences are nested deeper than {self.max_depth}.", code="DCM_DEPTH")
+        self._depth += 1
+        yield from dataset[tag].value or ()
+        self._depth -= 1
+
     def _births(self, text: str) -> tuple[str, ...]:
         year, month, day = text[:4], text[4:6], text[6:8]
         if len(text) != 8 or not text.isdigit():
@@ -119,7 +131,11 @@ class Acting:
         return spelled if self.keeps_dates else (text, *spelled)
 
     def clean(self, dataset: Dataset) -> None:
-        """Do to every element what the rules say, sequences included; recursion is bounded by the walk before."""
+        """Do to every element what the rules say, sequences included.
+
+        Raises:
+            InputRejected: DCM_DEPTH.
+        """
         for tag, element in list(dataset.items()):
             self._element(dataset, int(tag), element)
         if CHARACTER_SET in dataset:
@@ -137,7 +153,7 @@ class Acting:
                 del dataset[tag]
             return
         if decision.what == "entered" or (_defined(tag) == "SQ" and decision.what in {"checked", "cleaned"}):
-            for item in dataset[tag].value or ():
+            for item in self._items(dataset, tag):
                 self.clean(item)
             return
         what = decision.what

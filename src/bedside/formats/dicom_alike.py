@@ -51,7 +51,7 @@ class Alike(Generic[_Asked, _Answer]):
 class _Known(Generic[_Asked, _Answer]):
     """An answer, and all that it was worked out of. It has no repr: it holds values of headers."""
 
-    outside: tuple[str, str, str]
+    outside: tuple[str, str, str, str]
     asked: _Asked
     said: tuple[tuple[int, _Said], ...]
     areas: tuple[tuple[int, bytes], ...]
@@ -72,16 +72,17 @@ class _Known(Generic[_Asked, _Answer]):
         return all(elements.below(tag) == area for tag, area in self.areas)
 
 
-def _outside(elements: Elements) -> tuple[str, str, str]:
+def _outside(elements: Elements) -> tuple[str, str, str, str]:
     """What a function may look at beside the elements."""
-    return elements.syntax, elements.sop_class, elements.order
+    return elements.syntax, elements.sop_class, elements.order, elements.preamble
 
 
 class _Noted(Elements):
     """The same elements, noting which of them are looked at. Where a value lies in the file is not told."""
 
     def __init__(self, elements: Elements) -> None:
-        super().__init__(syntax=elements.syntax, sop_class=elements.sop_class, order=elements.order)
+        syntax, sop_class, order, preamble = _outside(elements)
+        super().__init__(syntax=syntax, sop_class=sop_class, order=order, preamble=preamble)
         self._elements = elements
         self.said: dict[int, _Said] = {}
         self.areas: dict[int, bytes] = {}

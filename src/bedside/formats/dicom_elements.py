@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bedside.core.errors import InputRejected
+from bedside.formats import dicom_preamble
 from bedside.formats.gate import LIMITS, Content, Limits, inflate
 
 PIXEL_DATA = 0x7FE00010
@@ -22,7 +23,6 @@ _SHORT_VRS = frozenset(
 )
 _SHORT_NAMES = {vr: vr.decode() for vr in _SHORT_VRS}
 _LONG_NAMES = {vr: vr.decode() for vr in _LONG_VRS - {b"SQ", b"UN"}}
-_PREAMBLE_BYTES = 132
 _AREA_BYTES = 1 << 16
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _MACROS = frozenset(
@@ -76,6 +76,7 @@ class Elements:
     Attributes:
         data: the file; for a deflated one its inflated data set.
         syntax, sop_class, sop_uid: TransferSyntaxUID and the media storage UIDs of the file meta information.
+        preamble: what the file's preamble begins, see `dicom_preamble.preamble_of`.
         order: "<" or ">", the byte order of numbers.
         table: tag to place.
         shared: places of what all frames of a multi-frame image share, taken out of their functional groups.
@@ -86,6 +87,7 @@ class Elements:
     syntax: str = ""
     sop_class: str = ""
     sop_uid: str = ""
+    preamble: str = ""
     order: str = "<"
     table: Mapping[int, Element] = field(default_factory=dict)
     shared: dict[int, Element] = field(default_factory=dict)
@@ -135,8 +137,9 @@ def walk(data: Content, into: Elements, *, limits: Limits = LIMITS) -> None:
     Raises:
         InputRejected: DCM_NOT_DICOM, DCM_TRUNCATED, DCM_STRUCTURE, DCM_DEPTH, DCM_ELEMENTS or DCM_INFLATE_LIMIT.
     """
-    if data[128:_PREAMBLE_BYTES] != b"DICM":
-        raise InputRejected("The file has no DICOM preamble (DICM at byte 128).", code="DCM_NOT_DICOM")
+    head = data[: dicom_preamble.BYTES]
+    if head != dicom_preamble.PLAIN:
+        into.preamble = dicom_preamble.preamble_of(head)
     into.data = data
     start = _walk_meta(data, into)
     into.syntax, into.sop_class, into.sop_uid = (
@@ -158,7 +161,7 @@ def data_set_start(data: Content) -> int:
 
 def _walk_meta(data: Content, into: Elements) -> int:
     """Read group 0002, always Explicit VR Little Endian (PS3.10 7.1); return where the data set starts."""
-    at = _PREAMBLE_BYTES
+    at = dicom_preamble.BYTES
     table: dict[int, Element] = {}
     into.table = table
     while data[at : at + 2] == b"\x02\x00":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside.core.contract import CORNER_TOLERANCE_MM
+from bedside.core.contract import CORNER_TOLERANCE_MM, TILT_TOLERANCE_DEGREES
 from bedside.core.errors import InputRejected
 from bedside.core.volume import Affine
 
@@ -17,8 +17,6 @@ GAP_TOLERANCE = 0.1
 """A slice may be off its place in the regular row by this share of the slice distance, and never by more than
 `CORNER_TOLERANCE_MM`. Positions rounded to 0.1 mm pass at distances from 0.5 mm. Within this share, but further off than the
 millimetres allow, is jitter."""
-TILT_TOLERANCE_DEGREES = 0.1
-"""Largest angle between the row of positions and the normal; a smaller one is rounding, and is kept in the affine as it is."""
 MOST_TILT_DEGREES = 35.0
 """No gantry leans further."""
 _SAME_PLACE_MM = 1e-3

@@ -57,6 +57,7 @@ class Facts:
         acquisition: what is known of the picture, as `Found.acquisition`.
         sealed: whether the file was de-identified here with this key, so that `patient_id` is a pseudonym already.
         decision: what the study has decided about names in the pixels; its boxes are blanked when they are decoded.
+        preamble: what the file's preamble begins, see `dicom_preamble.preamble_of`.
     """
 
     frame_uid: str
@@ -80,6 +81,7 @@ class Facts:
     acquisition: tuple[Fact, ...]
     sealed: bool = False
     decision: Decision = UNDECIDED
+    preamble: str = ""
 
     @property
     def normal(self) -> Vector:
@@ -296,6 +298,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
         acquisition=(),
         sealed=identity is not None and already(elements, identity),
         decision=decision,
+        preamble=elements.preamble,
     )
     return replace(facts, acquisition=acquisition(elements, patient, facts.normal, identity))
 

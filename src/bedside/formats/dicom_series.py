@@ -166,6 +166,7 @@ def _volume(members: Slices, notes: tuple[str, ...], rules: Rules) -> Found:
     slices = tuple(members[index] for index in ordered.order)
     volume, frame = _grid(slices, ordered, rules.limits)
     padded = {padding_is_air(one.header) for one in slices}
+    preambles = sorted({one.preamble for one in _facts(slices)} - {""})
     flags = {
         "DERIVED": bool(first.derived),
         "TILT_CORRECTED": frame is not None,
@@ -186,7 +187,7 @@ def _volume(members: Slices, notes: tuple[str, ...], rules: Rules) -> Found:
         decoder=decoder_of(first.syntax),
         acquisition=_acquisition(slices),
         frame=frame,
-        notes=(*notes, *(note for note, there in flags.items() if there)),
+        notes=(*notes, *(note for note, there in flags.items() if there), *(f"PREAMBLE_{kind}" for kind in preambles)),
         issuer=first.issuer,
         sealed=first.sealed,
         voxel_bytes=2 if all(one.header.slope.is_integer() and one.header.intercept.is_integer() for one in slices) else 4,

@@ -30,7 +30,7 @@ class Found:
             Never logged, never a path.
         voxel_bytes: of one decoded voxel, as the header lets it be foreseen.
         later: the volumes that follow in the same file, where a NIfTI file holds several in time.
-        notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PADDING_MAPPED`, ...).
+        notes: codes of what was put right on the way and is worth a line in the record (`TILT_CORRECTED`, `PREAMBLE_TIFF`, ...).
     """
 
     volume: Volume

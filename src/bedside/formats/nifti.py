@@ -30,6 +30,8 @@ def read_nifti(path: Path, *, limits: Limits = LIMITS) -> Found:
     """Read a 3-D NIfTI file; its voxels are read, and its digest checked again, when first looked at.
 
     The affine is the sform, else the qform; a file that codes neither is refused, where nibabel and most viewers invent one.
+    Voxel sizes (pixdim) that no voxel can have are refused whatever is coded; where others contradict the sform by more than
+    `CORNER_TOLERANCE_MM` at the far end of an axis, the sform counts and the volume is noted PIXDIM_CONTRADICTED.
 
     Args:
         path: a .nii or .nii.gz file; what it is is decided by its bytes, not by its name.
@@ -63,6 +65,7 @@ def read_nifti_volumes(path: Path, *, limits: Limits = LIMITS) -> tuple[tuple[Fo
     affine, geometry = _affine(header)
     file = content.digest
     several = header.volumes > 1
+    notes = {"SPLIT_BY_TIME": several, "PIXDIM_CONTRADICTED": _contradicted(header, affine)}
     volumes = tuple(
         Found(
             volume=Volume(affine, (1, *header.shape), partial(_load, path, file, (header, number), limits)),
@@ -74,7 +77,7 @@ def read_nifti_volumes(path: Path, *, limits: Limits = LIMITS) -> tuple[tuple[Fo
             files=(path,),
             decoder=f"nibabel {nibabel.__version__}",
             voxel_bytes=4 if header.scaled else BYTES_OF[header.datatype],
-            notes=("SPLIT_BY_TIME",) if several else (),
+            notes=tuple(note for note, there in notes.items() if there),
         )
         for number in range(header.volumes)
     )
@@ -119,8 +122,9 @@ def _affine(header: Header) -> tuple[Affine, str]:
     """The affine and its name.
 
     Raises:
-        InputRejected: NII_AFFINE: neither is coded, one is not finite or singular, or the two disagree.
+        InputRejected: NII_AFFINE: neither is coded, one is not finite or singular, the two disagree, or a voxel size is none.
     """
+    _check_sizes(header)
     if header.qform_code < 0 or header.sform_code < 0 or not (header.qform_code or header.sform_code):
         raise InputRejected("The header codes neither an sform nor a qform, so the file has no geometry.", code="NII_AFFINE")
     import nibabel
@@ -133,7 +137,6 @@ def _affine(header: Header) -> tuple[Affine, str]:
         if header.sform_code:
             named["sform"] = library.get_sform()
         if header.qform_code:
-            _check_spacing(header)
             named["qform"] = library.get_qform()
     volumes = [_geometry_of(affine, header.shape, fault) for affine in named.values()]
     for first, second in pairwise(volumes):
@@ -147,10 +150,20 @@ def _affine(header: Header) -> tuple[Affine, str]:
     return named[name], name
 
 
-def _check_spacing(header: Header) -> None:
-    """The qform uses pixdim, whose sign nibabel would silently drop."""
-    if not all(np.isfinite(size) and size > 0 for size in header.pixdim[1:4]) or header.pixdim[0] not in (-1, 0, 1):
-        raise InputRejected("The qform's voxel sizes are not positive numbers; write a valid pixdim.", code="NII_AFFINE")
+def _check_sizes(header: Header) -> None:
+    """Voxel sizes are positive, though only the qform uses them and nibabel would silently drop their sign."""
+    if not all(np.isfinite(size) and size > 0 for size in header.pixdim[1:4]):
+        raise InputRejected("The voxel sizes are not positive numbers; write a valid pixdim.", code="NII_AFFINE")
+    if header.qform_code and header.pixdim[0] not in (-1, 0, 1):
+        raise InputRejected("The qform's handedness is none; write 1 or -1 into pixdim[0].", code="NII_AFFINE")
+
+
+def _contradicted(header: Header, affine: Affine) -> bool:
+    """Whether the voxel sizes put the far end of an axis elsewhere than the affine does."""
+    sizes = np.asarray(header.pixdim[1:4], dtype=np.float64)
+    steps = np.maximum(np.asarray(header.shape) - 1, 1)
+    apart_mm = np.abs(np.linalg.norm(affine[:3, :3], axis=0) - sizes) * steps
+    return bool(apart_mm.max() > CORNER_TOLERANCE_MM)
 
 
 def _geometry_of(affine: Affine, shape: tuple[int, int, int], fault: str) -> Volume:

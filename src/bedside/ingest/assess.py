@@ -273,7 +273,7 @@ def _record(pair: Pair, found: Converted, rules: Rules) -> CaseRecord:
         site=rules.source.site,
         scanner=image.scanner,
         acquisition=_acquisition(image),
-        notes=found.notes,
+        notes=tuple(note for note in found.notes if note != "PREAMBLE_TIFF" or not rules.source.tiff_preambles),
     )
 
 

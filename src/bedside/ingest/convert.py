@@ -64,6 +64,7 @@ def convert(conversion: Conversion, pair: Pair) -> Converted | tuple[Refused, ..
         _check_modality(pair.image, contract)
         notes = (*pair.image.notes, *contract.check_acquisition(pair.image.acquisition))
         contract.check_image(image)
+        notes = (*notes, *contract.check_axes(image))
     except (InputRejected, IntegrityError) as error:
         orphaned = () if mask is None else mask.files
         return (

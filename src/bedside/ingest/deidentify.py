@@ -44,6 +44,7 @@ class Answer:
         actions, codes, searched: as `formats.deidentify.Deidentified` says.
         masked: whether boxes were blanked.
         face: whether a face can be recognised in it, which was waived.
+        preamble: what its preamble began (`formats.dicom_preamble`), which is not in what was written.
     """
 
     received: str
@@ -55,6 +56,7 @@ class Answer:
     searched: int = 0
     masked: bool = False
     face: bool = False
+    preamble: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class _Work:
             searched=done.searched,
             masked=bool(examined.masked),
             face=face,
+            preamble=elements.preamble,
         )
 
 
@@ -191,6 +194,8 @@ def _record(ledger: Ledger, digest: str, certificate: Certificate, tally: "_Tall
         "files": certificate.files,
         "key_id": certificate.key_id,
     }
+    if tally.preambles:
+        facts["preambles"] = dict(sorted(tally.preambles.items()))
     last = ledger.last("deidentified")
     if last is None or last.outputs.get("certificate") != digest or last.facts != facts:
         ledger.append("deidentified", outputs={"certificate": digest}, facts=facts)
@@ -256,6 +261,7 @@ class _Tally:
         received: SHA-256 of every file, repeated ones too.
         files: received to written SHA-256.
         homes: place below the target to the SHA-256 of what is there.
+        preambles: of written files, what the received ones' began, to how many.
     """
 
     received: list[str] = field(default_factory=list)
@@ -267,6 +273,7 @@ class _Tally:
     places: tuple[set[str], set[str], set[str]] = field(default_factory=lambda: (set(), set(), set()))
     codes: set[str] = field(default_factory=set)
     sums: Counter[str] = field(default_factory=Counter)
+    preambles: Counter[str] = field(default_factory=Counter)
 
     def add(self, answer: Answer) -> None:
         """Count one file; of equal contents the first is written and the others are duplicates."""
@@ -285,6 +292,7 @@ class _Tally:
         for names, one in zip(self.places, answer.place, strict=False):
             names.add(one)
         self.codes.update(answer.codes)
+        self.preambles.update([answer.preamble] if answer.preamble else [])
         self.sums.update(searched=answer.searched, masked=answer.masked, face=answer.face)
 
     def certificate(self, identity: Identity, options: Deidentification) -> Certificate:

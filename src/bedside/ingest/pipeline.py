@@ -36,7 +36,7 @@ from bedside.ingest.versions import check_follows, check_stored_alike, latest
 if TYPE_CHECKING:
     from bedside.formats.table import ClinicalTable
 
-RULES_VERSION = 4
+RULES_VERSION = 5
 """Counts up whenever the same files under the same study would give another dataset."""
 _MAX_STRUCTURES = FIRST_CODE
 _WORK = ("bedside.formats.header_pass", "bedside.ingest.convert")

@@ -16,6 +16,7 @@ import numpy as np
 from bedside.adapters.site import executor_of
 from bedside.core.clinical import Column
 from bedside.core.config import Source
+from bedside.core.contract import lean_degrees
 from bedside.core.errors import InputRejected, IntegrityError, UsageError
 from bedside.core.hounsfield import check_hounsfield
 from bedside.core.ports import Executor, Lost
@@ -118,6 +119,7 @@ class Sight:
         body_parts: known words of headers to volumes.
         columns: the clinical table's columns that can be named; `rows`: of it; `columns_left`: that were left out.
         refused: code to files of the sample.
+        sheared: how many volumes have axes that are not perpendicular.
     """
 
     source: Source
@@ -139,6 +141,7 @@ class Sight:
     rows: int
     columns_left: int
     refused: Mapping[str, int]
+    sheared: int = 0
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,7 @@ def _sight(folder: Path, executor: Executor, progress: Progress) -> Sight:
         rows=rows,
         columns_left=left,
         refused=dict((refused + values.refused).most_common()),
+        sheared=sum(lean_degrees(volume) > 0 for volume in upright),
     )
 
 

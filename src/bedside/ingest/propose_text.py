@@ -77,6 +77,9 @@ def _contract(sight: Sight) -> Iterator[str]:
     yield f"min_extent_voxels: {max(1, min(16, int(shapes.min()) // 2))}   # the smallest axis has {int(shapes.min())}"
     extent = (spacings * shapes).min(axis=0)
     yield f"# min_extent_mm: [{', '.join(f'{_down(float(mm) * 0.9):g}' for mm in extent)}]   # right-left, front-back, head-foot"
+    if sight.sheared:
+        found = f"{sight.sheared} of {sight.volumes} volumes have axes that are not perpendicular, and are refused (SHEAR)"
+        yield f"# sheared: true   # {found}; know why before you take the first # away"
     if sight.body_parts:
         counted = ", ".join(f"{part} {count}" for part, count in sight.body_parts.items())
         yield f"# body_part: [{', '.join(sight.body_parts)}]   # headers say: {counted}; take the first # away to refuse others"

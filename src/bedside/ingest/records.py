@@ -99,7 +99,7 @@ class Records:
                         "case_accepted",
                         inputs={role: volume.source for role, volume in one.record.volumes.items()},
                         outputs={"case": cases[one.record.id]},
-                        facts={"case": one.record.id, "label_apart_mm": round(one.label_apart_mm, 6)},
+                        facts=_facts(one),
                     )
                 )
         self._ledger.append_all(entries)
@@ -119,6 +119,13 @@ class Records:
         known = fact in self._known
         self._known.add(fact)
         return not known
+
+
+def _facts(accepted: Accepted) -> dict[str, JsonValue]:
+    """What the ledger says of a case; its notes only where it has some."""
+    record = accepted.record
+    facts: dict[str, JsonValue] = {"case": record.id, "label_apart_mm": round(accepted.label_apart_mm, 6)}
+    return {**facts, "notes": [*record.notes]} if record.notes else facts
 
 
 def case_digest(record: CaseRecord) -> str:

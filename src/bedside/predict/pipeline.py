@@ -331,7 +331,8 @@ class _Job:
         self, folder: Path, found: Found, mask: NDArray[np.uint8 | np.uint16], named: dict[int, str]
     ) -> tuple[str, tuple[str, ...]]:
         """Write the DICOM segmentation where there can be one; returns its UID and the notes of the case."""
-        notes = [*found.notes, *self.model.spec.contract.check_acquisition(found.acquisition)]
+        contract = self.model.spec.contract
+        notes = [*found.notes, *contract.check_acquisition(found.acquisition), *contract.check_axes(found.volume)]
         if found.acquisition.get("face") == "recognizable":
             notes.append("RECOGNIZABLE_FACE")
         if found.frame is not None:
