@@ -83,11 +83,11 @@ class Source(Record):
     Attributes:
         images: folder with one NIfTI file or one DICOM series folder per case.
         labels: folder with one NIfTI mask per case, of the same relative name; None: no masks.
-        identity: "pseudonym" replaces patient ids by a keyed hash (key from BEDSIDE_KEY); "keep" uses the id or file name as
-            it is, for data without persons behind it.
+        identity: "pseudonym" replaces patient ids by a keyed hash (key from BEDSIDE_KEY); "keep" keeps them, for data of nobody.
         clinical: CSV file with one row per patient, its columns as in `contract.clinical`; None: no clinical values.
         site: name of the hospital for every case; "" when unknown.
         resample: put slices at unequal distances on a regular grid instead of refusing them; the record says so.
+        keep_reformats: take series of reformats, projections and renderings, noted DERIVED, instead of setting them aside.
         deidentify: what of a header may be kept, and what a person has decided about pixels.
     """
 
@@ -97,6 +97,7 @@ class Source(Record):
     clinical: str | None = None
     site: str = ""
     resample: bool = False
+    keep_reformats: bool = False
     deidentify: Deidentification = Deidentification()
 
 

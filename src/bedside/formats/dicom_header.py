@@ -31,7 +31,10 @@ _MOST_LOOKS = 1 << 26
 """Frames times elements beside them: what an image of so many says is looked at once per frame."""
 NOTHING_DECIDED = Deidentification()
 """No mask rule and no release: files whose pixels may carry names are refused."""
-_FACT_TAGS = (0x00200037, 0x00280030, 0x00089007, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104)
+_TECHNIQUE = 0x00089207
+_FACT_TAGS = (
+    *(0x00200037, 0x00280030, 0x00089007, _TECHNIQUE, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104),
+)
 """What may differ from frame to frame and is part of `Facts`."""
 
 
@@ -280,7 +283,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
         issuer=name(elements, 0x00100021),
         syntax=elements.syntax,
         modality=modality,
-        derived=derivation(image_type(elements)),
+        derived=derivation(image_type(elements), text(elements, _TECHNIQUE)),
         scanner=clean(f"{label(elements, patient, 0x00080070)} {label(elements, patient, 0x00081090)}"),
         rows=rows,
         columns=columns,
