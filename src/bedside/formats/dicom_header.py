@@ -14,6 +14,7 @@ from bedside.formats.burned_in_pixels import padding_range
 from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_alike import Alike
 from bedside.formats.dicom_codestream import check_frame
+from bedside.formats.dicom_deflated import walk_headers
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_facts import Fact, acquisition, label, marks, said_of_patient
 from bedside.formats.dicom_fragments import frame_places
@@ -179,7 +180,7 @@ def inspect(
     elements = Elements()
     asked = _Asked(limits, identity, pixels, (digest or digest_bytes(data[:])) if pixels.released else "")
     try:
-        walk(data, elements, limits=limits)
+        walk_headers(data, elements, limits=limits)
         return Inspection(_series(elements), _headers(elements, asked))
     except InputRejected as problem:
         return Inspection(_series(elements), problem=problem)
