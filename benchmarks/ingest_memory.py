@@ -16,18 +16,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import sleep
 
 import numpy as np
 from ingest_speed import generated
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from bedside.core.volume import Volume
-from bedside.formats.dicom_write import SeriesIdentity, write_series
+from bedside.formats.dicom_write import SeriesIdentity, planes_of, write_planes, write_series
+from bedside.formats.dicom_write_frames import write_frames
 from bedside.formats.nifti import write_nifti
 
 SIZE = 512
+FRAMED = {"enhanced": ExplicitVRLittleEndian, "deflated": DeflatedExplicitVRLittleEndian, "rle": RLELossless}
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,37 @@ def series(root: Path, count: int, slices: int) -> None:
         )
 
 
+def framed(root: Path, count: int, slices: int, syntax: str) -> None:
+    """The same as enhanced multi-frame files."""
+    for number in range(count):
+        planes = planes_of(Volume.of(noise(number, slices), np.diag([-0.7, -0.7, 1, 1])))
+        plain = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+        (path,) = write_frames(root / "images" / f"q{number}", planes, identity=SeriesIdentity.of(f"Q{number}"), syntax=plain)
+        if syntax == RLELossless:
+            data = dcmread(path)
+            data.PixelData = encapsulate([literal(plane) for plane in data.pixel_array])
+            data["PixelData"].is_undefined_length, data.file_meta.TransferSyntaxUID = True, syntax
+            data.save_as(path)
+
+
+def literal(plane: np.ndarray) -> bytes:
+    """A frame of 16-bit numbers in RLE (PS3.5 G) without any repetition, as noise has none: two segments of runs of 128 bytes."""
+    high_first = np.ascontiguousarray(plane.astype("<i2")).view(np.uint8).reshape(-1, 2)[:, ::-1].T
+    segments = [np.insert(segment.reshape(-1, 128), 0, 127, axis=1).tobytes() for segment in high_first]
+    return np.array([2, 64, 64 + len(segments[0]), *[0] * 13], "<u4").tobytes() + b"".join(segments)
+
+
+def tilted(root: Path, count: int, slices: int, degrees: float = 10.0) -> None:
+    """The same series from a tilted gantry, which is sheared onto a grid of more rows."""
+    angle = np.radians(degrees)
+    affine = np.diag([-0.7, -0.7, 1.0, 1.0])
+    affine[:3, 1] = 0.7 * np.array([0.0, -np.cos(angle), np.sin(angle)])
+    for number in range(count):
+        planes = planes_of(Volume.of(noise(number, slices), affine))
+        identity = SeriesIdentity.of(f"Q{number}")
+        write_planes(root / "images" / f"q{number}", planes, identity=identity, tilt_degrees=degrees)
+
+
 def packed(root: Path, count: int, slices: int, *, masks: bool = False) -> None:
     """The same as .nii.gz, with masks of one byte where they are asked for."""
     for number in range(count):
@@ -134,7 +171,9 @@ def both(root: Path, many: int, slices: int) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--many", type=int, default=0, help="Series of 100 slices of 8 x 8 pixels: 1000 give 100,000 files.")
-    arguments.add_argument("--rows", default="large,eight,packed,masks,many", help="Which rows, with commas between.")
+    arguments.add_argument(
+        "--rows", default="large,eight,enhanced,deflated,rle,tilted,packed,masks,many", help="Which rows, with commas between."
+    )
     given = arguments.parse_args()
     wanted = set(given.rows.split(","))
     print("# Memory of ingest\n\n" + str(__doc__).partition("\n\n")[0] + "\n")
@@ -145,6 +184,11 @@ def main() -> None:
         row("2 series, 512 x 512 x 400", lambda root: series(root, 2, 400), 400, (2,))
     if "eight" in wanted:
         row("8 series, 512 x 512 x 200", lambda root: series(root, 8, 200), 200, (2, 4))
+    for kind, syntax in FRAMED.items():
+        if kind in wanted:
+            row(f"2 multi-frame files, {kind}, 512 x 512 x 200", partial(framed, count=2, slices=200, syntax=syntax), 200, (2,))
+    if "tilted" in wanted:
+        row("2 series, tilted by 10 degrees, 512 x 512 x 200", partial(tilted, count=2, slices=200), 200, (2,))
     if "packed" in wanted:
         row("4 .nii.gz, 512 x 512 x 400", lambda root: packed(root, 4, 400), 400, (2, 4))
     if "masks" in wanted:

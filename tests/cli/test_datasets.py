@@ -48,6 +48,8 @@ def test_versions_are_listed_compared_and_shortened(home):
     assert all(row["received"] == row["accepted"] + sum(row["rejected"].values()) + row["duplicates"] for row in rows)
     found = bedside("datasets", "small", "--diff", first["dataset"][:8], "latest", "--json", cwd=home).json
     assert found["by_site"]["north"]["added"] == ["scan3", "scan4", "scan5"]
+    for words in (("diff", first["dataset"][:8], "latest", "--json"), ("--json", "diff", first["dataset"][:8], "latest")):
+        assert bedside("datasets", *words, cwd=home / "small").json == found
     said = bedside("datasets", "small", "--diff", first["dataset"][:8], "latest", cwd=home)
     assert "added: scan3, scan4, scan5" in said.out
     (home / "gone.txt").write_text("scan1\n\nscan4\n")
@@ -58,6 +60,14 @@ def test_versions_are_listed_compared_and_shortened(home):
     assert all(digest[:12] in listed for digest in (first["dataset"], second["dataset"], third["dataset"]))
     assert "-2" in listed
     assert "chain intact" in bedside("verify", "small", cwd=home).out
+
+
+def test_a_study_folder_called_diff_is_reached_by_its_path(home):
+    (home / "small").rename(home / "diff")
+    digest = bedside("ingest", "./diff", "--from", "batch0", "--json", cwd=home).json["dataset"]
+    for words in (("diff",), ("./diff",), ("diff", "--json"), ("./diff", "--diff", digest, digest)):
+        assert bedside("datasets", *words, cwd=home).code == 0
+    assert bedside("datasets", "diff", digest, digest, cwd=home).code == 2  # here is no study
 
 
 def test_a_file_of_names_that_cannot_be_read_is_wrong_use(home):

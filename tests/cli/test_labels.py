@@ -47,6 +47,20 @@ def test_a_swapped_order_exits_5_and_says_which_ids_moved(tmp_path: Path) -> Non
     assert '"breaks": true' in out
 
 
+def test_the_word_diff_before_two_label_maps_changes_nothing(tmp_path: Path) -> None:
+    other = write(tmp_path, "codes", LabelMap(labels={"background": 0, "anterior": 5, "posterior": 6}))
+    assert [str(part) for part in run("diff", STUDY, other)] == [str(part) for part in run(STUDY, other)]
+    assert [str(part) for part in run("--json", "diff", STUDY, other)] == [str(part) for part in run(STUDY, other, "--json")]
+
+
+def test_a_study_folder_called_diff_is_compared_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "diff").mkdir()
+    (tmp_path / "diff" / "study.yaml").write_text(STUDY.read_text())
+    monkeypatch.chdir(tmp_path)
+    for words in (("diff",), ("diff", STUDY), ("./diff", STUDY), ("diff", "./diff", STUDY)):
+        assert run(*words)[1] is None
+
+
 def test_one_map_is_shown_with_its_digest() -> None:
     out, error = run(STUDY)
     assert error is None

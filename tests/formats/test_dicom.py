@@ -304,7 +304,7 @@ def test_a_wiped_series_uid_is_replaced_by_folder_and_frame_of_reference(series,
 def test_derived_images_among_originals_are_set_aside(series):
     def edit(dataset, index):
         if index == 4:
-            dataset.ImageType = ["DERIVED", "SECONDARY", "MPR"]
+            dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
 
     reading = read_folder(series(edit=edit))
     assert len(reading.found[0].files) == 4

@@ -199,11 +199,11 @@ def test_reformats_among_originals_of_an_mr_are_set_aside_and_other_derived_imag
         )
         reading = read_folder(folder)
         assert len(reading.found[0].files) == files
-        assert {one.code for one in reading.refused} <= {"DCM_DERIVED"}
+        assert {one.code for one in reading.refused} <= {"DCM_REFORMAT"}
 
 
 def test_a_wholly_derived_series_says_so(series):
-    assert only(series(edit=with_(ImageType=["DERIVED", "SECONDARY", "MPR"]))).notes == ("DERIVED",)
+    assert only(series(edit=with_(ImageType=["DERIVED", "SECONDARY", "AXIAL"]))).notes == ("DERIVED",)
 
 
 # --- how it travels

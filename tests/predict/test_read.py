@@ -1,4 +1,5 @@
 import numpy as np
+import pydicom
 import pytest
 
 from bedside.core.errors import InputRejected, UsageError
@@ -72,3 +73,15 @@ def test_a_nifti_file_among_others_is_not_guessed_at(tmp_path):
     with pytest.raises(InputRejected) as caught:
         read(tmp_path / "in", executor=HERE)
     assert caught.value.code == "NII_IN_FOLDER"
+
+
+def test_a_series_of_reformats_is_read_when_that_is_asked_for(series):
+    folder = series()
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.ImageType = ["DERIVED", "SECONDARY", "MPR"]
+        dataset.save_as(path)
+    with pytest.raises(InputRejected) as caught:
+        read(folder, executor=HERE)
+    assert caught.value.code == "DCM_REFORMAT"
+    np.testing.assert_array_equal(read(folder, keep_reformats=True, executor=HERE).image.array, crop(0).array)

@@ -2,14 +2,16 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
+from typer.core import TyperCommand
 
 from bedside.cli import show
 from bedside.cli.bars import bars
 
 if TYPE_CHECKING:
+    from typer._click.core import Context
     from typer.models import CommandInfo
 
     from bedside.core.config import Config
@@ -42,6 +44,26 @@ def root(
     Exit codes: 0 yes; 1 a defect of ours; 2 wrong use; 3 input rejected; 4 integrity broken; 5 a gate refused; 6 out of disk,
     memory or a limit; 7 unsafe artefact or not authorised; 8 interrupted, resumable.
     """
+
+
+class Comparing(TyperCommand):
+    """A verb that also takes the word diff before two things to compare; a folder called that is `./diff` there."""
+
+    said_as: ClassVar[tuple[str, ...]] = ()
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        """Put what the verb calls a comparison in the place of the word."""
+        at = 1 if args[:1] == ["--json"] else 0
+        compared = args[at + 1 : at + 3]
+        if args[at : at + 1] == ["diff"] and len(compared) == 2 and not any(word.startswith("-") for word in compared):
+            args = [*args[:at], *self.said_as, *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+class ComparingVersions(Comparing):
+    """`diff A B` is `--diff A B`."""
+
+    said_as = ("--diff",)
 
 
 def mirrored(config: "Config", *, quiet: bool) -> None:

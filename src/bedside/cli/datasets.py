@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from bedside.cli import options, show
-from bedside.cli.app import HERE, app, mirrored
+from bedside.cli.app import HERE, ComparingVersions, app, mirrored
 from bedside.cli.options import Folder, Json, Overrides, StudyPath, WhatIf
 from bedside.core.errors import UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LISTED = 10
 
 
-@app.command()
+@app.command(cls=ComparingVersions)
 def datasets(
     study: StudyPath = HERE,
     diff: Annotated[
@@ -34,7 +34,10 @@ def datasets(
     json: Json = False,
     what_if: WhatIf = False,
 ) -> None:
-    """List the versions of the dataset; compare two of them; or make one without some cases."""
+    """List the versions of the dataset; compare two of them; or make one without some cases.
+
+    In a study folder `bedside datasets diff A B` is the same as --diff A B; a study folder called diff is then ./diff.
+    """
     config = options.load_config(study, overrides, folder)
     if drop is not None:
         return _dropped(config, drop, json=json, what_if=what_if)

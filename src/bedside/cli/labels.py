@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from bedside.cli import show
-from bedside.cli.app import HERE, app
+from bedside.cli.app import HERE, Comparing, app
 from bedside.cli.options import Json, load_config
 from bedside.core.errors import GateRefused, UsageError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bedside.core.labels import LabelDiff, LabelMap
 
 
-@app.command()
+@app.command(cls=Comparing)
 def labels(
     before: Annotated[
         Path, typer.Argument(metavar="V1", help="Study file or folder, JSON label map, or STUDY@DATASET.", show_default=True)
@@ -27,7 +27,8 @@ def labels(
     """Show a label map, or what differs between two; exits 5 when a model of one would be wrong on the other.
 
     A model puts out training ids, so structures that are added, removed, reordered or given another term break it. Other codes in
-    the masks do not: ingest maps codes to ids. DATASET is a digest, its beginning, or latest.
+    the masks do not: ingest maps codes to ids. DATASET is a digest, its beginning, or latest. `bedside labels diff V1 V2` is the
+    same as `bedside labels V1 V2`; a folder called diff is then ./diff.
     """
     first = read_label_map(before)
     if after is None:

@@ -55,9 +55,14 @@ def predict(
     from bedside.predict.records import PredictSettings
 
     surface = SurfaceSettings(smoothing=smoothing, faces=faces, remove_islands=remove_islands)
-    settings = PredictSettings.model_validate(
-        {"seg": seg, "seg_kind": "LABELMAP" if labelmap else "BINARY", "meshes": chosen, "surface": surface, "replace": replace}
-    )
+    asked = {
+        "seg": seg,
+        "seg_kind": "LABELMAP" if labelmap else "BINARY",
+        "meshes": chosen,
+        "surface": surface,
+        "replace": replace,
+    }
+    settings = PredictSettings.model_validate({**asked, "keep_reformats": config.study.source.keep_reformats})
     with executor_for(config, modules=MODULES) as executor:
         if what_if:
             planned = plan(found, source, to, settings=settings, executor=executor)

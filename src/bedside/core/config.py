@@ -88,6 +88,7 @@ class Source(Record):
         site: name of the hospital for every case; "" when unknown.
         resample: put slices at unequal distances on a regular grid instead of refusing them; the record says so.
         tiff_preambles: take DICOM files that are TIFF files too (PS3.10 7.1) as usual here, without the note PREAMBLE_TIFF.
+        keep_reformats: take series of reformats, projections and renderings, noted DERIVED, instead of setting them aside.
         deidentify: what of a header may be kept, and what a person has decided about pixels.
     """
 
@@ -98,6 +99,7 @@ class Source(Record):
     site: str = ""
     resample: bool = False
     tiff_preambles: bool = False
+    keep_reformats: bool = False
     deidentify: Deidentification = Deidentification()
 
 

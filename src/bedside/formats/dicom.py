@@ -25,6 +25,7 @@ def read_folder(
     *,
     limits: Limits = LIMITS,
     resample: bool = False,
+    keep_reformats: bool = False,
     identity: Identity | None = None,
 ) -> Reading:
     """Read every CT and MR series among some files: single frames, and enhanced multi-frame images.
@@ -37,6 +38,7 @@ def read_folder(
         folder_or_files: a folder, looked through to the bottom, or the files themselves.
         limits: the gate's.
         resample: see `assemble`.
+        keep_reformats: see `assemble`.
         identity: makes a stand-in for the institution's name in `Found.acquisition`; without one it is left out.
 
     Returns:
@@ -46,7 +48,7 @@ def read_folder(
         UsageError: the folder does not exist.
     """
     looks = (look(path, limits=limits, identity=identity) for path in _files(folder_or_files))
-    return assemble(looks, limits=limits, resample=resample)
+    return assemble(looks, limits=limits, resample=resample, keep_reformats=keep_reformats)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,14 @@ def look(
     return Look(path, digest, series, tuple(Slice(path, digest, header, state) for header in inspection.headers))
 
 
-def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool = False, alike: bool = False) -> Reading:
+def assemble(
+    looks: Iterable[Look],
+    *,
+    limits: Limits = LIMITS,
+    resample: bool = False,
+    keep_reformats: bool = False,
+    alike: bool = False,
+) -> Reading:
     """Group what the header pass saw into volumes whose pixels are decoded when first looked at.
 
     Args:
@@ -99,6 +108,8 @@ def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool =
         resample: interpolate slices at unequal distances (SERIES_JITTER, SERIES_TWO_INCREMENTS, SERIES_IRREGULAR) along the
             normal onto the regular row of the smallest distance, and note RESAMPLED. The way back from there is not exact, so
             `Found.frame` stays None. Missing and doubled slices are refused all the same.
+        keep_reformats: take a series of nothing but reformats, projections and renderings, and note DERIVED; without it they are
+            refused (DCM_REFORMAT). Among originals they are set aside either way.
         alike: equal parts of the looks are one object already.
     """
     slices: dict[_Series, list[Slice]] = defaultdict(list)
@@ -118,7 +129,7 @@ def assemble(looks: Iterable[Look], *, limits: Limits = LIMITS, resample: bool =
     found: list[Found] = []
     refused = gather(damage for damages in damaged.values() for damage in damages)
     strays = _strays(slices, damaged)
-    rules = Rules(limits, resample)
+    rules = Rules(limits, resample, keep_reformats)
     for series, members in slices.items():
         volumes, leftovers = volumes_of(series[1], members, [*damaged.get(series, []), *strays.get(series, [])], rules)
         found.extend(volumes)

@@ -15,14 +15,14 @@ from bedside.formats.gate import LIMITS, Content, Limits, inflate
 
 PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT_VRS = frozenset(
+UNDEFINED = 0xFFFFFFFF
+LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST"}
     | {b"TM", b"UI", b"UL", b"US"}
 )
-_SHORT_NAMES = {vr: vr.decode() for vr in _SHORT_VRS}
-_LONG_NAMES = {vr: vr.decode() for vr in _LONG_VRS - {b"SQ", b"UN"}}
+_SHORT_NAMES = {vr: vr.decode() for vr in SHORT_VRS}
+_LONG_NAMES = {vr: vr.decode() for vr in LONG_VRS - {b"SQ", b"UN"}}
 _AREA_BYTES = 1 << 16
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _MACROS = frozenset(
@@ -126,13 +126,14 @@ class _Open:
     limit: int = 0
 
 
-def walk(data: Content, into: Elements, *, limits: Limits = LIMITS) -> None:
+def walk(data: Content, into: Elements, *, limits: Limits = LIMITS, inflated: Content | None = None) -> None:
     """Find every top-level element of a Part 10 file.
 
     Args:
         data: the file.
         into: filled; holds what was found so far when the walk refuses.
         limits: the gate's.
+        inflated: the data set of a deflated file; None: it is inflated here.
 
     Raises:
         InputRejected: DCM_NOT_DICOM, DCM_TRUNCATED, DCM_STRUCTURE, DCM_DEPTH, DCM_ELEMENTS or DCM_INFLATE_LIMIT.
@@ -149,14 +150,16 @@ def walk(data: Content, into: Elements, *, limits: Limits = LIMITS) -> None:
         raise InputRejected("The file does not name its transfer syntax; it is cut or damaged.", code="DCM_TRUNCATED")
     into.table = {}
     if into.syntax == _DEFLATED:
-        into.data, start = inflate(memoryview(data)[start:], window_bits=-15, code="DCM", limits=limits), 0
+        if inflated is None:
+            inflated = inflate(memoryview(data)[start:], window_bits=-15, code="DCM", limits=limits)
+        into.data, start = inflated, 0
     into.order = ">" if into.syntax == _BIG_ENDIAN else "<"
     _Walk(into, limits).run(start, implicit=into.syntax == _IMPLICIT)
 
 
-def data_set_start(data: Content) -> int:
-    """Where the file meta information ends and the data set (or its deflated bytes) starts; raises as `walk`."""
-    return _walk_meta(data, Elements())
+def data_set_start(data: Content, into: Elements | None = None) -> int:
+    """Where the file meta information, kept in `into`, ends and the data set (or its deflated bytes) starts; raises as `walk`."""
+    return _walk_meta(data, into or Elements())
 
 
 def _walk_meta(data: Content, into: Elements) -> int:
@@ -166,7 +169,7 @@ def _walk_meta(data: Content, into: Elements) -> int:
     into.table = table
     while data[at : at + 2] == b"\x02\x00":
         tag, vr, start, length = _explicit(data, at, "<")
-        if length == _UNDEFINED or start + length > len(data):
+        if length == UNDEFINED or start + length > len(data):
             raise _truncated()
         if tag in table:
             raise InputRejected("One element of the file meta information occurs twice; it is damaged.", code="DCM_STRUCTURE")
@@ -183,9 +186,9 @@ def _explicit(data: Content, at: int, order: str) -> tuple[int, str, int, int]:
         raise _truncated()
     group, number = struct.unpack_from(order + "HH", data, at)
     vr = data[at + 4 : at + 6]
-    if vr in _SHORT_VRS:
+    if vr in SHORT_VRS:
         return group << 16 | number, vr.decode(), at + 8, struct.unpack_from(order + "H", data, at + 6)[0]
-    if vr not in _LONG_VRS:
+    if vr not in LONG_VRS:
         raise InputRejected("The file breaks off into bytes that are no DICOM element; it is damaged.", code="DCM_STRUCTURE")
     if at + 12 > len(data):
         raise _truncated()
@@ -316,10 +319,10 @@ class _Walk:
         if root and table is not None and tag in table:
             raise InputRejected("One data element occurs twice; the file is damaged.", code="DCM_STRUCTURE")
         place = None
-        if length == _UNDEFINED and tag == PIXEL_DATA:
+        if length == UNDEFINED and tag == PIXEL_DATA:
             place = Element(vr, start, self._fragments(start, top.limit), encapsulated=True)
-        elif length == _UNDEFINED or vr == "SQ" or self._is_group(top, tag, vr):
-            if length == _UNDEFINED and vr not in {"SQ", "UN", ""}:
+        elif length == UNDEFINED or vr == "SQ" or self._is_group(top, tag, vr):
+            if length == UNDEFINED and vr not in {"SQ", "UN", ""}:
                 raise InputRejected("A value of undefined length is no sequence; the file is damaged.", code="DCM_STRUCTURE")
             role = self._sequence_role(top, tag)
             implicit = top.implicit or vr == "UN"
@@ -356,7 +359,7 @@ class _Walk:
         if inside.is_sequence and self._depth == self._limits.max_depth:
             raise InputRejected(f"Sequences are nested deeper than {self._limits.max_depth}.", code="DCM_DEPTH")
         around = self._stack[-1].limit
-        inside.end = None if length == _UNDEFINED else start + length
+        inside.end = None if length == UNDEFINED else start + length
         if inside.end is not None and inside.end > around:
             raise _truncated()
         inside.limit = around if inside.end is None else inside.end
@@ -371,7 +374,7 @@ class _Walk:
             tag, _, first, length = self._header(limit, implicit=True)
             if tag == _SEQUENCE_END and length == 0:
                 break
-            if tag != _ITEM or length == _UNDEFINED:
+            if tag != _ITEM or length == UNDEFINED:
                 raise InputRejected("Compressed pixel data holds something that is no item.", code="DCM_STRUCTURE")
             self._at = first + length
         self._at = first

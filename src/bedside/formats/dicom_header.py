@@ -14,6 +14,7 @@ from bedside.formats.burned_in_pixels import padding_range
 from bedside.formats.deidentify_seal import already
 from bedside.formats.dicom_alike import Alike
 from bedside.formats.dicom_codestream import check_frame
+from bedside.formats.dicom_deflated import walk_headers
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_facts import Fact, acquisition, label, marks, said_of_patient
 from bedside.formats.dicom_fragments import frame_places
@@ -31,7 +32,10 @@ _MOST_LOOKS = 1 << 26
 """Frames times elements beside them: what an image of so many says is looked at once per frame."""
 NOTHING_DECIDED = Deidentification()
 """No mask rule and no release: files whose pixels may carry names are refused."""
-_FACT_TAGS = (0x00200037, 0x00280030, 0x00089007, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104)
+_TECHNIQUE = 0x00089207
+_FACT_TAGS = (
+    *(0x00200037, 0x00280030, 0x00089007, _TECHNIQUE, 0x00180050, 0x00189082, 0x00181210, 0x00180060, 0x00281054, 0x00080104),
+)
 """What may differ from frame to frame and is part of `Facts`."""
 
 
@@ -178,7 +182,7 @@ def inspect(
     elements = Elements()
     asked = _Asked(limits, identity, pixels, (digest or digest_bytes(data[:])) if pixels.released else "")
     try:
-        walk(data, elements, limits=limits)
+        walk_headers(data, elements, limits=limits)
         return Inspection(_series(elements), _headers(elements, asked))
     except InputRejected as problem:
         return Inspection(_series(elements), problem=problem)
@@ -282,7 +286,7 @@ def _facts(elements: Elements, known: tuple[_Kind, Identity | None]) -> Facts:
         issuer=name(elements, 0x00100021),
         syntax=elements.syntax,
         modality=modality,
-        derived=derivation(image_type(elements)),
+        derived=derivation(image_type(elements), text(elements, _TECHNIQUE)),
         scanner=clean(f"{label(elements, patient, 0x00080070)} {label(elements, patient, 0x00081090)}"),
         rows=rows,
         columns=columns,

@@ -1,5 +1,6 @@
 """What kind of DICOM object a file is: CT and MR images go on, everything else is set aside under its own name."""
 
+import re
 from functools import lru_cache
 
 from bedside.core.errors import InputRejected
@@ -37,7 +38,13 @@ _NOT_IMAGES = tuple(
 plans, waveforms, spectroscopy, value maps, surfaces and measurements."""
 _SCREENS = frozenset({"SCREEN SAVE", "DOSE", "DOSE_INFO", "DOSE REPORT", "PROT", "CT_SOM5 PROT", "PATIENT PROTOCOL", "PROTOCOL"})
 _SCREEN_TITLES = ("DOSE REPORT", "DOSE INFO", "PATIENT PROTOCOL", "SCREEN SAVE")
-_REFORMATS = frozenset({"MPR", "MIP", "MINIP", "MIN IP", "AVERAGE", "PROJECTION IMAGE", "VRT", "REFORMATTED", "CURVED"})
+_REFORMAT = re.compile(
+    r"(?<![A-Z0-9])(MPR|CPR|REFORMAT(TED)?|CURVED|M(AX|IN|N)?[ _]?IP|AV?IP|AVERAGE|PROJECTION IMAGE|VRT|SSD"
+    r"|(VOLUME|SURFACE)[ _]RENDER(ED|ING)?)(?![A-Z0-9])|^PROJECTION$|(^| )3D( |$)"
+)
+"""In value 3 or a later one of a derived image's type (PS3.3 C.7.6.1.1.2 leaves what CT and MR write there to the maker)."""
+_REFORMAT_TECHNIQUES = frozenset({"MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER", "MPR", "CURVED_MPR"})
+"""Volume Based Calculation Technique (PS3.3 C.8.16.2.1.3)."""
 
 _MOST_LETTERS = 256
 """Of an ImageType that is remembered."""
@@ -100,8 +107,18 @@ def check_kind(elements: Elements, *, framed: bool) -> None:
         raise InputRejected("This is a localizer, which is no slice of the volume; it is set aside.", code="DCM_LOCALIZER")
 
 
-def derivation(kind: tuple[str, ...]) -> str:
-    """Say "" for an original, "reformat" for a named reformat or projection, "derived" for any other derived image."""
+def derivation(kind: tuple[str, ...], technique: str = "") -> str:
+    """Say how an image was computed from others.
+
+    Args:
+        kind: as `image_type` gives it.
+        technique: VolumeBasedCalculationTechnique of a multi-frame image's frame, "" where it has none.
+
+    Returns:
+        "" for an original, "reformat" for a reformat, projection or rendering, "derived" for any other derived image: DERIVED and
+        AXIAL is what many scanners and converters write for plain reconstructions.
+    """
     if kind[0] != "DERIVED":
         return ""
-    return "reformat" if _REFORMATS & set(kind) else "derived"
+    named = technique.upper() in _REFORMAT_TECHNIQUES or any(_REFORMAT.search(value) for value in kind[2:])
+    return "reformat" if named else "derived"

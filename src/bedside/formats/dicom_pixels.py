@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside.core.errors import InputRejected, IntegrityError
+from bedside.core.errors import InputRejected
 from bedside.core.volume import Array
 from bedside.formats.dicom_decode import Plane, decode
+from bedside.formats.dicom_deflated import Inflating
 from bedside.formats.dicom_header import Header, dataset_bytes
 from bedside.formats.dicom_native import AIR_HU, is_plain, made_values
 from bedside.formats.dicom_syntax import DEFLATED
 from bedside.formats.dicom_tilt import Shear, untilt_plane
-from bedside.formats.gate import LIMITS, Limits, receive_again, unchanged_part
+from bedside.formats.gate import LIMITS, Limits, changed, receive_again, unchanged_part
 
 _LEAST_TISSUE_HU, _MOST_TISSUE_HU = -1000.0, 3071.0
 _INT16 = np.iinfo(np.int16)
@@ -69,7 +70,7 @@ def load_stack(
     canvas = _Canvas(grown, [one.header for one in slices])
     source = _Source(limits)
     if shear:
-        for k, one in enumerate(slices):
+        for k, one in _in_file_order(slices):
             plane = _values(one.header, source.frame(one))
             canvas.write(k, untilt_plane(plane, shear, k), shear.inside(k))
         canvas.fill(shear)
@@ -78,9 +79,17 @@ def load_stack(
         for k, plane in enumerate(_blended(planes, blend)):
             canvas.write(k, plane)
     else:
-        for k, one in enumerate(slices):
+        for k, one in _in_file_order(slices):
             _place(one, canvas, k, source)
     return canvas.array.transpose(2, 1, 0)[np.newaxis]
+
+
+def _in_file_order(slices: Sequence[Slice]) -> list[tuple[int, Slice]]:
+    """Slices with their places in the stack; those of deflated files in the order in which inflating gives them."""
+    numbered = list(enumerate(slices))
+    if slices[0].header.facts.syntax == DEFLATED:
+        numbered.sort(key=lambda one: (one[1].path, one[1].header.pixels))
+    return numbered
 
 
 def _place(one: Slice, canvas: "_Canvas", k: int, source: "_Source") -> None:
@@ -187,9 +196,10 @@ class _Source:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held: tuple[Path, bytes] | None = None
+        self._inflating: Inflating | None = None
 
     def frame(self, one: Slice) -> bytes | memoryview:
-        """The bytes of one frame; a deflated file is inflated once for all its frames that follow each other.
+        """The bytes of one frame; a deflated file is inflated once for all its frames, and held whole only to go back in it.
 
         Raises:
             InputRejected: the file is gone or cannot be read.
@@ -203,27 +213,44 @@ class _Source:
                 return memoryview(part)
             if header.frames > 1:
                 return _part(one, first, last)
+        elif header.frames > 1 and (inflated := self._inflated(one)) is not None:
+            return inflated
         if self._held is None or self._held[0] != one.path:
             self._held = None
             data = receive_again(one.path, one.digest, limits=self._limits)
             self._held = one.path, dataset_bytes(data, limits=self._limits) if header.facts.syntax == DEFLATED else data
         return memoryview(self._held[1])[first:last]
 
+    def _inflated(self, one: Slice) -> bytes | None:
+        """One of several frames of a deflated file, None where it has gone by; raises as `frame`."""
+        if self._inflating is None or self._inflating.path != one.path:
+            try:
+                _check_unchanged(one)
+            except OSError:
+                raise _unreadable() from None
+            self._inflating = Inflating(one.path, self._limits)
+        return self._inflating.part(*one.header.pixels)
+
 
 def _part(one: Slice, first: int, last: int) -> bytes:
     """One frame of a file of many, which is never held whole."""
     try:
         with one.path.open("rb") as stream:
-            status = one.path.stat()
-            if _digest_of(one.path, (status.st_size, status.st_mtime_ns, status.st_ino)) != one.digest:
-                raise IntegrityError(
-                    "A received file was changed after it was accepted; put the received bytes back or ingest it again.",
-                    code="FILE_CHANGED",
-                )
+            _check_unchanged(one)
             stream.seek(first)
             return stream.read(last - first)
     except OSError:
-        raise InputRejected("The file cannot be read; check its permissions and the disk.", code="FILE_UNREADABLE") from None
+        raise _unreadable() from None
+
+
+def _check_unchanged(one: Slice) -> None:
+    status = one.path.stat()
+    if _digest_of(one.path, (status.st_size, status.st_mtime_ns, status.st_ino)) != one.digest:
+        raise changed()
+
+
+def _unreadable() -> InputRejected:
+    return InputRejected("The file cannot be read; check its permissions and the disk.", code="FILE_UNREADABLE")
 
 
 @lru_cache(maxsize=16)

@@ -29,6 +29,11 @@ _SET_ASIDE = frozenset(
     {"DCM_LOCALIZER", "DCM_DERIVED", "DCM_DOSE_SCREEN", "DCM_NOT_AN_IMAGE", "DCM_SECONDARY_CAPTURE", "DCM_DIRECTORY"}
 )
 """Refusals that leave the rest of a series whole."""
+_DERIVED = "This is a derived image among originals; it is set aside."
+_REFORMATTED = (
+    "This is a reformat, projection or rendering of another series (ImageType); it is set aside unless source.keep_reformats says"
+    " otherwise."
+)
 _MIXED = {
     "FRAME": ("SERIES_MIXED_FRAME", "The slices lie in different frames of reference."),
     "ORIENTATION": ("SERIES_MIXED_ORIENTATION", "The slices point in different directions; split the series."),
@@ -43,10 +48,12 @@ class Rules:
     Attributes:
         limits: the gate's.
         resample: bring slices at unequal distances onto a regular row; otherwise they are refused.
+        keep_reformats: take series of nothing but reformats, projections and renderings; otherwise those are set aside.
     """
 
     limits: Limits
     resample: bool = False
+    keep_reformats: bool = False
 
 
 def volumes_of(name: str, members: Sequence[Slice], damaged: Sequence[Damage], rules: Rules) -> tuple[list[Found], list[Refused]]:
@@ -56,32 +63,47 @@ def volumes_of(name: str, members: Sequence[Slice], damaged: Sequence[Damage], r
         name: SeriesInstanceUID as received.
         members: the slices, of one patient or not.
         damaged: its files that were refused.
-        rules: the limits, and whether uneven stacks are resampled.
+        rules: the limits, and what is done with uneven stacks and with reformats.
 
     Returns:
         The volumes, and the refused files; a file of several frames is refused only when none of its frames is in a volume.
     """
-    slices, derived = _set_derived_aside(members)
-    leftovers = gather(
-        (one.path, InputRejected("This is a derived image among originals; it is set aside.", code="DCM_DERIVED"))
-        for one in derived
+    slices, aside = _set_aside(members, rules)
+    leftovers = gather((one.path, problem) for problem, those in aside for one in those)
+    if not slices:
+        return [], leftovers
+    found, refused = _parts(slices, damaged, rules)
+    found = [_with_losses(one, [*leftovers, *refused]) for one in found]
+    taken = {path for one in found for path in one.files}
+    return [_named(one, name, number if len(found) > 1 else 0) for number, one in enumerate(found, 1)], _once(
+        [*leftovers, *refused], taken
     )
+
+
+def _parts(slices: Slices, damaged: Sequence[Damage], rules: Rules) -> tuple[list[Found], list[Refused]]:
+    """The volumes of what was not set aside, or why there are none."""
     try:
         _check_whole(damaged)
         _check_alike(slices)
         division = by_grid(slices)
     except InputRejected as problem:
-        return [], [*leftovers, Refused(_files(slices), problem.code, problem.sentence)]
+        return [], [Refused(_files(slices), problem.code, problem.sentence)]
     found, refused = _volumes(division, rules)
     if not found and division.by:
         code, sentence = _MIXED[division.by]
-        return [], [*leftovers, Refused(_files(slices), code, sentence)]
-    found = [_with_losses(one, refused) for one in found]
-    taken = {path for one in found for path in one.files}
-    refused = [
-        Refused(files, one.code, one.sentence) for one in refused if (files := tuple(f for f in one.files if f not in taken))
-    ]
-    return [_named(one, name, number if len(found) > 1 else 0) for number, one in enumerate(found, 1)], [*leftovers, *refused]
+        return [], [Refused(_files(slices), code, sentence)]
+    return found, refused
+
+
+def _once(refused: Sequence[Refused], taken: set[Path]) -> list[Refused]:
+    """Each file with its first refusal, and none that is taken: a file of several frames may be refused for several reasons."""
+    seen, left = set(taken), []
+    for one in refused:
+        files = tuple(path for path in one.files if path not in seen)
+        seen.update(files)
+        if files:
+            left.append(Refused(files, one.code, one.sentence))
+    return left
 
 
 def gather(problems: Iterable[Damage]) -> list[Refused]:
@@ -96,13 +118,21 @@ def _files(slices: Iterable[Slice]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(one.path for one in slices))
 
 
-def _set_derived_aside(members: Sequence[Slice]) -> tuple[Slices, Slices]:
-    """Split off a CT's derived images, and any reformats, when the series has originals too."""
-    aside = tuple(one for one in members if one.header.facts.derived and (one.header.facts.modality == "CT" or _is_reformat(one)))
-    if len(aside) == len(members):
-        return tuple(members), ()
-    names = {id(one) for one in aside}
-    return tuple(one for one in members if id(one) not in names), aside
+def _set_aside(members: Sequence[Slice], rules: Rules) -> tuple[Slices, list[tuple[InputRejected, Slices]]]:
+    """Split off reformats unless they are kept; and, when there are originals too, a CT's derived images and any reformats."""
+    slices, aside = tuple(members), []
+    if not rules.keep_reformats:
+        reformats = tuple(one for one in slices if _is_reformat(one))
+        slices = tuple(one for one in slices if not _is_reformat(one))
+        aside.append((InputRejected(_REFORMATTED, code="DCM_REFORMAT"), reformats))
+    derived = tuple(
+        one for one in slices if one.header.facts.derived and (one.header.facts.modality == "CT" or _is_reformat(one))
+    )
+    if len(derived) < len(slices):
+        names = {id(one) for one in derived}
+        slices = tuple(one for one in slices if id(one) not in names)
+        aside.append((InputRejected(_DERIVED, code="DCM_DERIVED"), derived))
+    return slices, aside
 
 
 def _is_reformat(one: Slice) -> bool:

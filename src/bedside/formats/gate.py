@@ -309,17 +309,21 @@ def inflate_chunks(data: bytes | memoryview, *, window_bits: int, code: str, lim
         at = at - len(stream.unused_data) if window_bits > 15 else len(view)
 
 
-def inflate_pieces(pieces: Iterable[bytes], *, code: str, limits: Limits = LIMITS) -> Iterator[bytes]:
-    """Inflate a gzip file that is read piece by piece, at most 1 MiB at once; members that follow each other are one stream.
+def inflate_pieces(
+    pieces: Iterable[bytes], *, code: str, window_bits: int = _GZIP_WINDOW, limits: Limits = LIMITS
+) -> Iterator[bytes]:
+    """Inflate what is read piece by piece, at most 1 MiB at once; gzip members that follow each other are one stream.
 
     Raises as `inflate`.
     """
-    stream, total = zlib.decompressobj(_GZIP_WINDOW), 0
+    stream, total = zlib.decompressobj(window_bits), 0
     for piece in chain(pieces, [b""]):
         data = piece
         while True:
+            if stream.eof and window_bits < 0:
+                return
             if stream.eof and data:
-                stream = zlib.decompressobj(_GZIP_WINDOW)
+                stream = zlib.decompressobj(window_bits)
             chunk = b"" if stream.eof else _decompress(stream, data, code)
             data = stream.unused_data if stream.eof else stream.unconsumed_tail
             total += len(chunk)

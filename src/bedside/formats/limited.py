@@ -24,12 +24,13 @@ MODULES = ("bedside.formats.header_pass", "bedside.formats.limited")
 """Where the functions that workers run are."""
 
 
-def read_limited(source: Path, executor: Executor, *, progress: Progress = SILENT) -> Reading:
+def read_limited(source: Path, executor: Executor, *, keep_reformats: bool = False, progress: Progress = SILENT) -> Reading:
     """Read the headers of a folder, or of one file, in workers; no voxel is decoded.
 
     Args:
         source: a folder of DICOM files in any order, one DICOM file, or one NIfTI file, known by its name.
         executor: where files are read.
+        keep_reformats: see `dicom.assemble`.
         progress: advances with the files.
 
     Raises:
@@ -43,7 +44,7 @@ def read_limited(source: Path, executor: Executor, *, progress: Progress = SILEN
         raise UsageError("There is no file or folder at the path to read; check it.", code="NO_INPUT")
     seen = dict(header_pass(paths, executor, progress=progress))
     contents = [seen[place].content for place in range(len(paths))]
-    reading = assemble(one for one in contents if isinstance(one, Look))
+    reading = assemble((one for one in contents if isinstance(one, Look)), keep_reformats=keep_reformats)
     volumes = tuple(volume for one in contents if isinstance(one, Found) for volume in one.volumes)
     refused = [one for one in contents if isinstance(one, Refused)]
     if source.is_dir():

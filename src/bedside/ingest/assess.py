@@ -32,7 +32,7 @@ class Rules:
     Attributes:
         contract: limits of every case.
         identity: how its patient and itself are called.
-        source: whether images need masks, may be resampled, and from which hospital they are.
+        source: whether images need masks, may be resampled or be reformats, and from which hospital they are.
         clinical: patient as received to the values of the clinical table.
     """
 
@@ -148,12 +148,13 @@ def _outcomes(survey: Survey, discovery: Discovery, rules: Rules, work: Work, pr
     yield from discovery.refused
     masks = _mask_files(discovery)
     yield from (one for path, one in survey.niftis.items() if isinstance(one, Refused) and path not in masks)
-    reading = survey.looks.reading(resample=rules.source.resample)
+    source = rules.source
+    reading = survey.looks.reading(resample=source.resample, keep_reformats=source.keep_reformats)
     yield from reading.refused
     if reading.duplicates:
         yield Repeated(reading.duplicates)
     jobs: list[Pair] = []
-    for pair in pairs(discovery, survey, reading, masks_needed=rules.source.labels is not None):
+    for pair in pairs(discovery, survey, reading, masks_needed=source.labels is not None):
         if isinstance(pair, Refused):
             yield pair
         elif rules.lacks_values(pair):

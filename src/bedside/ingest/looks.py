@@ -139,7 +139,7 @@ class Looks:
             frames=frames,
         )
 
-    def reading(self, *, resample: bool) -> Reading:
+    def reading(self, *, resample: bool, keep_reformats: bool = False) -> Reading:
         """Put the volumes together, one series after the other, as `assemble` does it with all of them.
 
         Returns:
@@ -152,7 +152,7 @@ class Looks:
         found: list[Found] = []
         for members in self._grouped(numbers, damaged).values():
             looks = [(number, self.look(number)) for number in sorted(members)]
-            reading = assemble((one for _, one in looks), resample=resample, alike=True)
+            reading = assemble((one for _, one in looks), resample=resample, keep_reformats=keep_reformats, alike=True)
             damages = {one.path for _, one in looks if one.problem is not None}
             refused.extend(one for one in reading.refused if not damages.issuperset(one.files))
             places = {id(each): (number, k) for number, one in looks for k, each in enumerate(one.slices, self._first[number])}

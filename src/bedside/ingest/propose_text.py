@@ -137,6 +137,8 @@ def _source(sight: Sight) -> Iterator[str]:
     if source.clinical is not None:
         yield f"clinical: {json.dumps(source.clinical)}"
     yield "identity: pseudonym   # names become keyed hashes (key: BEDSIDE_KEY); keep only for data without persons behind it"
+    if reformats := sight.refused.get("DCM_REFORMAT"):
+        yield f"# keep_reformats: true   # {reformats} files are reformats, projections or renderings, and would be set aside"
     yield "# site: north   # name of the hospital, the same for every case"
 
 

@@ -78,7 +78,7 @@ def predict(
     check_finds_structures(model.spec)
     with ExitStack() as stack:
         workers = executor or stack.enter_context(executor_of(Site(), modules=MODULES))
-        reading = read_limited(Path(source), workers, progress=progress)
+        reading = read_limited(Path(source), workers, keep_reformats=settings.keep_reformats, progress=progress)
         refused = list(reading.refused)
         if not reading.found:
             raise _nothing(_counted(refused, ()))
@@ -153,7 +153,8 @@ def plan(
     """Say what `predict` would do, from the headers; no pixel is decoded and nothing is written."""
     _check_place(Path(to))
     with ExitStack() as stack:
-        reading = read_limited(Path(source), executor or stack.enter_context(executor_of(Site(), modules=MODULES)))
+        workers = executor or stack.enter_context(executor_of(Site(), modules=MODULES))
+        reading = read_limited(Path(source), workers, keep_reformats=settings.keep_reformats)
     contract = model.spec.contract
     refused = list(reading.refused)
     sound: list[Found] = []

@@ -14,13 +14,14 @@ from bedside.formats.found import Found, Reading
 from bedside.formats.limited import MODULES, limited, read_limited
 
 
-def read(path: str | Path, *, executor: Executor | None = None) -> Case:
+def read(path: str | Path, *, keep_reformats: bool = False, executor: Executor | None = None) -> Case:
     """Read one image, its voxels included.
 
     A file that crashes its decoder, or takes more than 4 GB or 300 seconds, is refused; nothing it does ends this process.
 
     Args:
         path: a NIfTI file, a multi-frame DICOM file, or a folder in which exactly one CT or MR series is sound.
+        keep_reformats: take a series of reformats or projections too, as `source.keep_reformats` of a study.
         executor: where the bytes are decoded; None: limited processes of this machine, which start for this call.
 
     Returns:
@@ -34,7 +35,7 @@ def read(path: str | Path, *, executor: Executor | None = None) -> Case:
     with ExitStack() as stack:
         workers = executor or stack.enter_context(executor_of(Site(), modules=MODULES))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bedside-")))
-        found = limited(_only(read_limited(Path(path), workers)), workers, folder)
+        found = limited(_only(read_limited(Path(path), workers, keep_reformats=keep_reformats)), workers, folder)
         array = found.volume.array
     name = found.source[:16]
     volume = Volume(found.volume.affine, found.volume.shape, lambda: array)

@@ -32,6 +32,7 @@ class PredictSettings(Record):
         meshes: file formats of the surfaces; none: surfaces are neither made nor measured.
         surface: smoothing, budget, islands.
         replace: put a result in the place of one that another model gave.
+        keep_reformats: predict series of nothing but reformats and projections too, as `source.keep_reformats`.
     """
 
     seg: bool = True
@@ -39,6 +40,7 @@ class PredictSettings(Record):
     meshes: tuple[MeshFormat, ...] = ("stl",)
     surface: SurfaceSettings = SurfaceSettings()
     replace: bool = False
+    keep_reformats: bool = False
 
 
 class CaseResult(Record):
