@@ -78,6 +78,33 @@ def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_w
 
 
 @pytest.mark.slow
+def test_a_job_that_reaches_its_time_limit_goes_on_in_the_next_and_ends_with_the_weights_of_one_that_was_never_stopped(
+    tmp_path, monkeypatch
+):
+    gone = missing()
+    if gone:
+        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    straight, folder = (write_study(tmp_path / name, steps=STEPS) for name in ("straight", "jobs"))
+    for one in (straight, folder):
+        config = load(one)
+        put_dataset(config.workspace, config.study.contract)
+    bedside("train", straight)
+    with (folder / "site.yaml").open("a") as file:  # told to save 20 s after the start of each sitting of a minute
+        file.write("slurm: {partition: low, cores: 2, memory_gb: 3, minutes: 1, grace_seconds: 40}\n")
+    with slurm_server(tmp_path / "slurm") as environ:
+        monkeypatch.setenv("SLURM_CONF", environ["SLURM_CONF"])
+        monkeypatch.setenv("PATH", environ["PATH"])
+        job = bedside("train", folder, "--on", "slurm", "--set", "train.checkpoint_minutes=60").split("job ")[1].split(":")[0]
+        log = folder / "scratch" / "jobs" / f"{job}.log"
+        wait_for(lambda: restarts(job) >= 1, seconds=120, what="the time limit")
+        saved = step(folder)
+        assert 0 < saved < STEPS
+        wait_for(lambda: weights(folder), seconds=400, what="the end")
+        assert restarts(job) == log.read_text().count("back into the queue")
+    assert weights(folder) == weights(straight)
+
+
+@pytest.mark.slow
 def test_a_training_of_two_nodes_ends_with_the_weights_of_two_processes_here_though_it_was_preempted(tmp_path, monkeypatch):
     gone = missing()
     if gone:
