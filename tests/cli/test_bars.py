@@ -96,7 +96,7 @@ def test_a_line_of_a_log_has_the_same_numbers_and_the_time_left_of_a_training_th
     lines.start("training", 2400)
     lines.advance(2300, LIVE)
     (said,) = written
-    assert said.startswith("training: 2300 of 2400, 5.2 minutes left, 1.2 minutes, loss 0.432, 0.50 s/step, data 25 %")
+    assert said.startswith("training: 2300 of 2400, 5.2 minutes left, after 1.2 minutes, loss 0.432, 0.50 s/step, data 25 %")
     assert said.endswith("threads 78 % busy, 812 MB, 0.50 Wh (estimate)\n")
 
 

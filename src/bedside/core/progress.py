@@ -39,7 +39,7 @@ class Live:
 
     def __str__(self) -> str:
         said = (
-            f"{self.minutes:.1f} minutes, loss {self.loss:.3f}, {self.seconds_per_step:.2f} s/step,"
+            f"after {self.minutes:.1f} minutes, loss {self.loss:.3f}, {self.seconds_per_step:.2f} s/step,"
             f" data {100 * self.data_wait_share:.0f} %, threads {100 * self.utilisation:.0f} % busy,"
             f" {self.memory_mb:.0f} MB, {self.energy}"
         )
