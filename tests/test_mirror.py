@@ -10,6 +10,7 @@ from bedside.core.dataset import Dataset
 from bedside.core.errors import ResourceError
 from bedside.core.model import Model
 from bedside.core.ports import MemoryStore, MemoryTracker
+from bedside.core.run import Run
 from bedside.evaluate.pipeline import evaluate
 from bedside.evaluate.report import write_report
 from bedside.mirror import flat, mirror
@@ -43,6 +44,9 @@ def test_every_stored_value_is_pushed_once_and_every_run_is_logged(config, monke
     assert tags["environment"] == event.facts["environment"]
     assert tags["commit"] == event.facts["commit"]
     assert tracker.runs[0]["parameters"]["network.features"] == "4"
+    run = Run(event.outputs["run"], event.outputs["model"], config.workspace).record
+    assert tracker.runs[0]["metrics"]["utilisation"] == run.cost.utilisation(run.threads) > 0
+    assert tags["energy"] in {"measured", "estimate"}
     assert mirror(config).pushed == 0
 
 

@@ -19,7 +19,7 @@ from bedside.core.ledger import Event
 from bedside.core.ports import Store, Tracker
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
-from bedside.core.run import Run
+from bedside.core.run import Run, training_name
 from bedside.core.workspace import read_json
 
 STORED = frozenset({"adopted", "ingested", "trained", "evaluated", "accelerated"})
@@ -108,6 +108,8 @@ def _log_training(config: Config, tracker: Tracker, event: Event) -> None:
         "energy_joules": record.cost.joules,
         "incidents": float(len(record.incidents)),
     }
+    if record.threads:
+        metrics["utilisation"] = record.cost.utilisation(record.threads)
     scores = [point.score for point in record.curve if point.score is not None]
     if scores:
         metrics["validation_dice"] = max(scores)
@@ -117,9 +119,11 @@ def _log_training(config: Config, tracker: Tracker, event: Event) -> None:
         "environment": record.environment_digest,
         "model": run.model,
         "run": run.digest,
+        "energy": "measured" if record.cost.measured else "estimate",
         "ledger": f"{event.seq}:{event.hash}",
     }
-    tracker.log_run(f"train-{run.model[:12]}", parameters=flat(record.study), metrics=metrics, tags=tags)
+    training = training_name(str(event.facts.get("key", "")))
+    tracker.log_run(f"train-{run.model[:12]}", parameters=flat(record.study), metrics=metrics, tags=tags, training=training)
 
 
 def _log_evaluation(config: Config, tracker: Tracker, event: Event) -> None:

@@ -72,6 +72,36 @@ def test_a_run_is_mirrored_with_parameters_metrics_tags_and_the_report(tracker: 
     assert (tracker.folder / "mlartifacts" / run_id / "artifacts" / "report.html").read_text() == "<h1>fine</h1>"
 
 
+def test_a_training_is_one_run_while_it_is_under_way_left_taken_up_again_and_recorded(tracker: MlflowTracker) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracker.uri)
+    experiment = client.get_experiment_by_name("hip-ct").experiment_id
+
+    def runs() -> list[tuple[str, str]]:
+        found = client.search_runs([experiment], filter_string="tags.training = 'train-ab'")
+        return [(run.info.run_name, run.info.status) for run in found]
+
+    tracker.log_live("train-ab", step=10, metrics={"live/loss": 0.5})
+    assert runs() == [("train-ab", "RUNNING")]
+    tracker.leave("train-ab")
+    assert runs() == [("train-ab", "KILLED")]
+    again = MlflowTracker("hip-ct", folder=tracker.folder)
+    again.log_live("train-ab", step=20, metrics={"live/loss": 0.25})
+    assert runs() == [("train-ab", "RUNNING")]
+    run_id = tracker.log_run(
+        "train-model", parameters={"a": "1"}, metrics={"loss": 0.2}, tags={"model": "m"}, training="train-ab"
+    )
+    assert runs() == [("train-model", "FINISHED")]
+    run = client.get_run(run_id)
+    assert run.data.metrics == {"live/loss": 0.25, "loss": 0.2}
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "live/loss")] == [(10, 0.5), (20, 0.25)]
+    again.leave("another")
+    other = MlflowTracker("hip-ct", folder=tracker.folder)
+    other.log_live("train-ab", step=1, metrics={"live/loss": 0.9})  # trained once more: what is finished stays as it is
+    assert sorted(runs()) == [("train-ab", "RUNNING"), ("train-model", "FINISHED")]
+
+
 def test_no_run_is_left_active(tracker: MlflowTracker) -> None:
     import mlflow
 

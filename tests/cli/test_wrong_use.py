@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -53,6 +54,46 @@ def test_no_library_takes_a_signal_for_an_error_of_its_own(monkeypatch, capsys, 
             signal.signal(each, handler)
     assert (code, json.loads(said)["error"]["code"]) == (8, "INTERRUPTED")
     assert signal.Signals(number).name in err
+
+
+ENDING = """
+import os, signal, sys, time
+from bedside import cli
+from bedside.cli import app
+from bedside.core.errors import Interrupted
+
+class Late:
+    def __del__(self):
+        print("late", file=sys.stdout, flush=True)
+        time.sleep(1.5)
+
+def raising(**_):
+    sys.modules["late"] = Late()  # what a large library does while the interpreter ends
+    if sys.argv[1] == "saved":
+        raise Interrupted("saved")
+    time.sleep(60)
+
+app.application = lambda: raising
+print("begun", flush=True)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("how", ["saved", "told"])
+def test_a_command_that_is_told_again_and_again_while_it_ends_still_ends_with_8(how):
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDING, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "begun\n"
+        time.sleep(1)
+        if how == "told":
+            child.send_signal(signal.SIGUSR1)
+        assert child.stdout.readline() == "late\n"
+        while child.poll() is None:
+            child.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
+        assert "Traceback" not in child.stderr.read()
+    assert child.returncode == 8
 
 
 def test_an_option_that_is_unknown_is_an_error_object_too(study):

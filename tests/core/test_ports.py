@@ -60,6 +60,15 @@ def test_the_fake_tracker_keeps_runs_and_refuses_files_that_are_not_there(tmp_pa
         tracker.log_run("r", parameters={}, metrics={}, tags={}, files=[tmp_path / "gone"])
 
 
+def test_the_fake_tracker_knows_what_is_under_way_until_it_is_recorded() -> None:
+    tracker = MemoryTracker()
+    tracker.log_live("t", step=3, metrics={"live/loss": 0.5})
+    tracker.leave("t")
+    assert (tracker.live, tracker.left) == ({"t": [(3, {"live/loss": 0.5})]}, ["t"])
+    tracker.log_run("r", parameters={}, metrics={}, tags={}, training="t")
+    assert tracker.live == {}
+
+
 def test_the_fake_scheduler_runs_then_is_done_and_knows_its_jobs() -> None:
     scheduler = InlineScheduler()
     job = scheduler.submit(["bedside", "train"], name="t")

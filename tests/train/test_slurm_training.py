@@ -1,5 +1,6 @@
 """Trainings under a real SLURM: preempted, and of several nodes, they end with the bits of those that never were."""
 
+import json
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from bedside.train.checkpoint import newest_position
 
 STEPS = 2400
 TOGETHER = 300
+LONGER_SECONDS = 75
+"""Of steps: more than a sitting of two minutes has until SLURM, which looks every 30 s, gives a signal 40 s ahead or earlier."""
 
 
 def bedside(*words: object) -> str:
@@ -74,6 +77,37 @@ def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_w
             reached = step(folder)
         wait_for(lambda: weights(folder), seconds=240, what="the end")
     assert log.read_text().count("back into the queue") == 2
+    assert weights(folder) == weights(straight)
+
+
+@pytest.mark.slow
+def test_a_job_that_reaches_its_time_limit_goes_on_in_the_next_and_ends_with_the_weights_of_one_that_was_never_stopped(
+    tmp_path, monkeypatch
+):
+    gone = missing()
+    if gone:
+        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    probe = write_study(tmp_path / "probe", steps=100)
+    config = load(probe)
+    put_dataset(config.workspace, config.study.contract)
+    steps = round(LONGER_SECONDS / json.loads(bedside("train", probe, "--json"))["seconds_per_step"])
+    straight, folder = (write_study(tmp_path / name, steps=steps) for name in ("straight", "jobs"))
+    for one in (straight, folder):
+        config = load(one)
+        put_dataset(config.workspace, config.study.contract)
+    bedside("train", straight)
+    with (folder / "site.yaml").open("a") as file:
+        file.write("slurm: {partition: low, cores: 2, memory_gb: 3, minutes: 2, grace_seconds: 40}\n")
+    with slurm_server(tmp_path / "slurm") as environ:
+        monkeypatch.setenv("SLURM_CONF", environ["SLURM_CONF"])
+        monkeypatch.setenv("PATH", environ["PATH"])
+        job = bedside("train", folder, "--on", "slurm", "--set", "train.checkpoint_minutes=60").split("job ")[1].split(":")[0]
+        log = folder / "scratch" / "jobs" / f"{job}.log"
+        wait_for(lambda: restarts(job) >= 1, seconds=180, what="the time limit")
+        saved = step(folder)
+        assert 0 < saved < steps
+        wait_for(lambda: weights(folder), seconds=600, what="the end")
+        assert restarts(job) == log.read_text().count("back into the queue")
     assert weights(folder) == weights(straight)
 
 

@@ -1,4 +1,4 @@
-"""MLflow as `Tracker`: a mirror of runs for people to look at. Nothing is ever read back from it.
+"""MLflow as `Tracker`: a mirror of runs for people to look at. Nothing is ever read back from it but its own ids.
 
 Only `MlflowClient` is used: the fluent API keeps a hidden active run. MLflow's usage reports are switched off before it is
 imported, and its loggers and warnings stay out of our output.
@@ -26,6 +26,8 @@ MAX_KEY_CHARACTERS = 250
 MAX_PARAMETER_CHARACTERS = 6000
 MAX_TAG_CHARACTERS = 8000
 _PER_BATCH = 100
+TRAINING = "training"
+"""The tag by which the run of a training that is under way is found again."""
 
 
 class MlflowTracker:
@@ -42,6 +44,7 @@ class MlflowTracker:
         self.folder = folder.absolute()
         self.uri = uri or f"sqlite:///{self.folder / 'mlflow.db'}"
         self._client: MlflowClient | None = None
+        self._live: dict[str, str] = {}
         if urlsplit(self.uri).scheme not in {"http", "https", "sqlite", "postgresql", "mysql"}:
             raise UsageError(
                 "tracking_uri must begin with http:, https:, sqlite:, postgresql: or mysql:; MLflow has no file store any more.",
@@ -56,8 +59,9 @@ class MlflowTracker:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         files: Sequence[Path] = (),
+        training: str = "",
     ) -> str:
-        """Record one finished run and return MLflow's id of it.
+        """Record one finished run and return MLflow's id of it: that of `training`, if it was logged while it was under way.
 
         Keys are brought to MLflow's alphabet (letters, digits, `_-. :/`). A value longer than MLflow keeps is cut, and ends in
         the SHA-256 of the whole so that two of them can still be told apart.
@@ -71,12 +75,56 @@ class MlflowTracker:
             raise UsageError(f"A file to attach to the run is not there: {', '.join(absent)}.", code="NO_FILE")
         with _quiet(), _mapped():
             client = self._connect()
-            run = client.create_run(self._experiment_id(client), run_name=name)
-            self._log_values(client, run.info.run_id, parameters, metrics, tags)
+            experiment = self._experiment_id(client)
+            run = self._under_way(client, experiment, training) if training else ""
+            if run:
+                client.update_run(run, name=name)
+            else:
+                run = str(client.create_run(experiment, run_name=name).info.run_id)
+            self._log_values(client, run, parameters, metrics, tags)
             for path in files:
-                client.log_artifact(run.info.run_id, str(path))
-            client.set_terminated(run.info.run_id)
-            return str(run.info.run_id)
+                client.log_artifact(run, str(path))
+            client.set_terminated(run)
+            return run
+
+    def log_live(self, training: str, *, step: int, metrics: Mapping[str, float]) -> None:
+        """Add numbers to the run of a training that is under way, or was left and goes on; without one it is made.
+
+        Raises:
+            ResourceError: the disk is full, or the server cannot be reached.
+        """
+        from mlflow.entities import Metric
+
+        with _quiet(), _mapped():
+            client = self._connect()
+            if training not in self._live:
+                experiment = self._experiment_id(client)
+                run = self._under_way(client, experiment, training)
+                if run:
+                    client.update_run(run, status="RUNNING")
+                else:
+                    run = str(client.create_run(experiment, run_name=training, tags={TRAINING: training}).info.run_id)
+                self._live[training] = run
+            now_ms = int(time.time() * 1000)
+            numbers = [Metric(_key(name), value, now_ms, step) for name, value in metrics.items()]
+            client.log_batch(self._live[training], metrics=numbers)
+
+    def leave(self, training: str) -> None:
+        """Mark the run of a training as killed; it is taken up again if the training goes on, or is recorded.
+
+        Raises:
+            ResourceError: the disk is full, or the server cannot be reached.
+        """
+        run = self._live.pop(training, "")
+        if run:
+            with _quiet(), _mapped():
+                self._connect().set_terminated(run, status="KILLED")
+
+    def _under_way(self, client: "MlflowClient", experiment: str, training: str) -> str:
+        """The id of its run that has not finished; "" where there is none."""
+        wanted = f"tags.{TRAINING} = '{training}' and attributes.status != 'FINISHED'"
+        found = client.search_runs([experiment], filter_string=wanted, max_results=1)
+        return str(found[0].info.run_id) if found else ""
 
     def _connect(self) -> "MlflowClient":
         if self._client is None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from bedside.core.config import Config
 from bedside.core.errors import UsageError
@@ -23,9 +24,14 @@ def tracker_for(config: Config) -> Tracker:
     """Return what mirrors runs: MLflow, or nothing with `tracking: off`."""
     if config.site.tracking == "off":
         return TrackerOff()
+    return tracker_of(config.study.study, config.workspace.folder, config.site.tracking_uri)
+
+
+def tracker_of(experiment: str, folder: Path | str, uri: str | None) -> Tracker:
+    """Return the same for a site without a study: MLflow, at `uri` or in the study folder."""
     from bedside.adapters.mlflow import MlflowTracker
 
-    return MlflowTracker(config.study.study, folder=config.workspace.folder, uri=config.site.tracking_uri)
+    return MlflowTracker(experiment, folder=Path(folder), uri=uri)
 
 
 def executor_for(config: Config, *, modules: Sequence[str] = ()) -> AbstractContextManager[Executor]:

@@ -23,7 +23,12 @@ class _Signalled(BaseException):
 
 def main() -> None:
     """Run the command line and exit with the code of core.errors; a traceback is only ever shown for a defect of ours."""
-    sys.exit(run())
+    try:
+        code = run()
+    except _Signalled:  # told again while it said why it ended
+        code = Interrupted.exit_code
+    _hear_no_more()
+    sys.exit(code)
 
 
 def run() -> int:
@@ -77,7 +82,17 @@ def prepare() -> None:
     collect_seldom()
 
 
+def _hear_no_more() -> None:
+    """What ends is told to again and again, by SLURM's batch shell for one; a signal that came now would change the exit code.
+
+    Python puts back what a signal does by default, which is to kill, while it ends; what is ignored stays ignored.
+    """
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _hear_no_more()
     raise _Signalled(number)
 
 

@@ -126,13 +126,12 @@ def list_unfinished(workspace: Workspace) -> list[UnfinishedRow]:
         position = newest_position(folder)
         if position is None:
             continue
-        left = (position.total_steps - position.step) * position.seconds / max(1, position.step) / 60
         rows.append(
             UnfinishedRow(
                 key=folder.name.removeprefix("train-"),
                 step=position.step,
                 total=position.total_steps,
-                minutes_left=round(left, 1),
+                minutes_left=round(position.minutes_left, 1),
             )
         )
     return rows

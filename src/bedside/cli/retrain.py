@@ -40,6 +40,7 @@ def retrain(
     """Train on a newer version with plan and test patients frozen, and compare the old model with the new one."""
     config = options.load_config(study, overrides, folder)
     dataset = options.find_dataset(config, data)
+    from bedside.adapters.live import tracked
     from bedside.retrain import plan
     from bedside.retrain import retrain as step
     from bedside.second import find_run
@@ -48,7 +49,7 @@ def retrain(
     if what_if:
         planned = plan(config, old, dataset, fine_tune=fine_tune, control=control)
         return show.as_json(planned) if json else show.plan(planned, verb="retrain")
-    with bars(quiet=json) as progress:
+    with bars(quiet=json) as shown, tracked(config, shown) as progress:
         found = step(config, old, dataset, fine_tune=fine_tune, control=control, progress=progress)
     mirrored(config, quiet=json)
     return show.as_json(found) if json else _show(found)

@@ -49,11 +49,10 @@ def train(
 ) -> None:
     """Train the study's network; goes on by itself where an interrupted run stopped."""
     _check_going_on(fresh=fresh, resume=resume, or_start=or_start, seeds=seeds)
+    _check_folds(asked=folds, here=on == "here")
     overrides = _changed(overrides or [], processes=processes, deterministic=deterministic)
     config = options.load_config(study, overrides, folder)
     found = options.find_dataset(config, dataset)
-    if folds and on == "here":
-        raise UsageError("--folds makes an array of jobs; say --on slurm with it, or --set train.fold=0 here.", code="USAGE")
     _check_control(config, asked=control, alone=on == "here" and seeds == 1)
     if on == "slurm":
         from bedside.cli.jobs import submit
@@ -61,16 +60,15 @@ def train(
         return submit(config, found, study=study, folds=folds, seeds=seeds, overrides=overrides, json=json, what_if=what_if)
     if plan_only:
         return _plan_only(config, found, json=json)
-    from bedside.train.pipeline import plan
-    from bedside.train.pipeline import train as step
-
     if what_if:
-        planned = plan(config, found)
-        return show.as_json(planned) if json else show.plan(planned, verb="train")
+        return _what_if(config, found, json=json)
     if seeds > 1:
         return _seeds(config, found, count=seeds, fresh=fresh, json=json)
     _join(config, found)
-    with bars(quiet=json) as progress:
+    from bedside.adapters.live import tracked
+    from bedside.train.pipeline import train as step
+
+    with bars(quiet=json) as shown, tracked(config, shown) as progress:
         run = step(config, found, progress=progress, fresh=fresh, resume=resume and not or_start)
     mirrored(config, quiet=json)
     return _control(config, run, json=json) if control else _show(run, json=json)
@@ -83,6 +81,13 @@ def _plan_only(config: "Config", dataset: "Dataset", *, json: bool) -> None:
     with bars(quiet=json) as progress:
         decided = fresh_plan(settled(config, keep=False), dataset, progress=progress)
     return show.as_json({"digest": decided.digest(), **decided.model_dump(mode="json")}) if json else show.training(decided)
+
+
+def _what_if(config: "Config", dataset: "Dataset", *, json: bool) -> None:
+    from bedside.train.pipeline import plan
+
+    planned = plan(config, dataset)
+    return show.as_json(planned) if json else show.plan(planned, verb="train")
 
 
 def _show(run: "Run", *, json: bool) -> None:
@@ -137,11 +142,17 @@ def _check_going_on(*, fresh: bool, resume: bool, or_start: bool, seeds: int) ->
         raise UsageError("--seeds goes on by itself with what is unfinished; leave --resume out.", code="USAGE")
 
 
+def _check_folds(*, asked: bool, here: bool) -> None:
+    if asked and here:
+        raise UsageError("--folds makes an array of jobs; say --on slurm with it, or --set train.fold=0 here.", code="USAGE")
+
+
 def _seeds(config: "Config", dataset: "Dataset", *, count: int, fresh: bool, json: bool) -> None:
+    from bedside.adapters.live import tracked
     from bedside.cli.seeds import show_spread
     from bedside.train.seeds import train_seeds
 
-    with bars(quiet=json) as progress:
+    with bars(quiet=json) as shown, tracked(config, shown) as progress:
         found, digest = train_seeds(config, dataset, count=count, progress=progress, fresh=fresh)
     mirrored(config, quiet=json)
     return show.as_json({"spread": digest, **found.model_dump(mode="json")}) if json else show_spread(found, digest)

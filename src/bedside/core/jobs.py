@@ -19,7 +19,7 @@ class SlurmJobs(Record):
     Attributes:
         partition, account, qos: names at the site; "" takes SLURM's own default.
         minutes: wall time of one sitting; a longer training saves, goes back into the queue and continues.
-        grace_seconds: how long before the end of a sitting the training is told to save.
+        grace_seconds: how long before the end of a sitting the training is told to save; SLURM may tell it a minute earlier.
         nodes: machines that compute one training together; tasks_per_node: processes of it on each. With more than one in all,
             the training is a step of SLURM (`srun`) whose first task decides and writes.
         cores: of each process; memory_gb, gpus: of each node.

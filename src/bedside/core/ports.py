@@ -42,8 +42,17 @@ class Tracker(Protocol):
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         files: Sequence[Path] = (),
+        training: str = "",
     ) -> str:
-        """Record one run and return the tracker's id of it."""
+        """Record one run and return the tracker's id of it; `training`: what it was called while it was under way."""
+        ...
+
+    def log_live(self, training: str, *, step: int, metrics: Mapping[str, float]) -> None:
+        """Add numbers to the run of a training that is under way; it is made with the first of them."""
+        ...
+
+    def leave(self, training: str) -> None:
+        """Note that a training is not under way now, until it goes on or is recorded."""
         ...
 
 
@@ -140,10 +149,12 @@ class MemoryStore:
 
 
 class MemoryTracker:
-    """Fake `Tracker`: keeps runs in a list."""
+    """Fake `Tracker`: keeps runs in a list, and by their names those that are under way."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, object]] = []
+        self.live: dict[str, list[tuple[int, dict[str, float]]]] = {}
+        self.left: list[str] = []
 
     def log_run(
         self,
@@ -153,6 +164,7 @@ class MemoryTracker:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         files: Sequence[Path] = (),
+        training: str = "",
     ) -> str:
         """Keep the run."""
         missing = [path.name for path in files if not path.exists()]
@@ -161,7 +173,16 @@ class MemoryTracker:
         self.runs.append(
             {"name": name, "parameters": dict(parameters), "metrics": dict(metrics), "tags": dict(tags), "files": tuple(files)}
         )
+        self.live.pop(training, None)
         return str(len(self.runs) - 1)
+
+    def log_live(self, training: str, *, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep the numbers."""
+        self.live.setdefault(training, []).append((step, dict(metrics)))
+
+    def leave(self, training: str) -> None:
+        """Keep the name."""
+        self.left.append(training)
 
 
 class InlineScheduler:
@@ -205,9 +226,16 @@ class TrackerOff:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         files: Sequence[Path] = (),
+        training: str = "",
     ) -> str:
         """Mirror nothing."""
         return ""
+
+    def log_live(self, training: str, *, step: int, metrics: Mapping[str, float]) -> None:
+        """Mirror nothing."""
+
+    def leave(self, training: str) -> None:
+        """Mirror nothing."""
 
 
 class StoreOff:

@@ -13,6 +13,11 @@ from bedside.core.record import Record
 from bedside.core.workspace import Workspace, read_json
 
 
+def training_name(key: str) -> str:
+    """What a training is called while it is under way, by the key that the ledger has for it."""
+    return f"train-{key[:32]}"
+
+
 class CurvePoint(Record):
     """Progress at one moment of a training."""
 

@@ -1,6 +1,6 @@
 """How far a prediction of several series is, window by window."""
 
-from bedside.core.progress import Progress
+from bedside.core.progress import Live, Progress
 
 
 class WithinSeries:
@@ -23,6 +23,6 @@ class WithinSeries:
         """A series' windows begin."""
         self._windows = total or 1.0
 
-    def advance(self, done: float, note: str = "") -> None:
+    def advance(self, done: float, note: str | Live = "") -> None:
         """So many windows of it are done; the rest of a series, its surfaces and files, is told when it is finished."""
         self._progress.advance(self._finished + done / (self._windows + 1), note)

@@ -67,6 +67,11 @@ class Position(Record):
     cost: Cost = Cost()
     compile: Choice | None = None
 
+    @property
+    def minutes_left(self) -> float:
+        """Of work from here to the end, at the speed so far."""
+        return (self.total_steps - self.step) * self.seconds / max(1, self.step) / 60
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

@@ -6,9 +6,18 @@ import resource
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
+
+from bedside.core.progress import Live
 from bedside.core.run import Cost
 from bedside.engines.memory import resident_bytes
+
+if TYPE_CHECKING:
+    from bedside.train.checkpoint import Position
+
+MB = 2**20
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -103,10 +112,22 @@ class Meter:
         self._joules, self._counters = self._joules + more, now
         return True
 
-    def note(self, loss: float, score: float | None) -> str:
-        """The live line: loss, seconds per step, share of waiting for data, memory, score."""
-        took = self.step_seconds + self.data_seconds
-        speed = f"{took / max(1, self.steps):.2f} s/step"
-        waiting = f"data {100 * self.data_seconds / max(1e-9, took):.0f} %"
-        said = f"loss {loss:.3f}, {speed}, {waiting}, {resident_bytes() / 1e6:.0f} MB"
-        return said if score is None else f"{said}, Dice {score:.3f}"
+    def live(self, position: "Position", loss: float, *, training: str) -> Live:
+        """How the training stands: `loss` is that of its last step, `training` what it is called."""
+        cost, took = self.cost(), self.step_seconds + self.data_seconds
+        scores = [point.score for point in position.curve if point.score is not None]
+        return Live(
+            training=training,
+            minutes=position.seconds / 60,
+            minutes_left=position.minutes_left,
+            loss=loss,
+            score=scores[-1] if scores else None,
+            seconds_per_step=took / max(1, self.steps),
+            data_wait_share=self.data_seconds / max(1e-9, took),
+            utilisation=cost.utilisation(torch.get_num_threads()),
+            threads=torch.get_num_threads(),
+            memory_mb=resident_bytes() / MB,
+            peak_memory_mb=peak_memory_mb(),
+            joules=cost.joules,
+            measured=cost.measured,
+        )

@@ -23,7 +23,7 @@ from bedside.core.model import ModelSpec, put_model
 from bedside.core.plan import Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
-from bedside.core.run import Run, RunRecord
+from bedside.core.run import Run, RunRecord, training_name
 from bedside.core.task import Task
 from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
@@ -168,7 +168,7 @@ def prepare_again(config: Config, dataset: Dataset, record: RunRecord) -> None:
 
 def checkpoint_folder(workspace: Workspace, study: Study, dataset: Dataset) -> Path:
     """Where the checkpoints of an unfinished training lie."""
-    return workspace.scratch / f"train-{training_key(study, dataset)[:32]}"
+    return workspace.scratch / training_name(training_key(study, dataset))
 
 
 def finished(workspace: Workspace, study: Study, dataset: Dataset) -> Run | None:

@@ -156,8 +156,7 @@ class Sitting:
             if not self._is_mark():
                 self._follow(replans.due(self.position))
             if now - noted_at > NOTE_EVERY_SECONDS or self.position.step == self.position.total_steps:
-                scores = [point.score for point in self.position.curve if point.score is not None]
-                self.progress.advance(self.position.step, self.meter.note(loss, scores[-1] if scores else None))
+                self.progress.advance(self.position.step, self.meter.live(self.position, loss, training=self.folder.name))
                 noted_at = now
 
     def _begin(self) -> None:
