@@ -305,6 +305,17 @@ def _proved(data: bytes, manifest: Manifest) -> str:
     return digest_json({MANIFEST: digest_bytes(data), **{found[0]: found[1] for found in named if found}})
 
 
+def content_of(record: VolumeRecord, dataset: str) -> str:
+    """What tells the bytes of a stored array from all others: their SHA-256, where the file is named by it, as ingest does.
+
+    Args:
+        record: of the volume.
+        dataset: digest of the version that the record stands in; with the file's name it stands for the bytes elsewhere.
+    """
+    named = _CONTENT_NAME.match(record.file)
+    return named[1] if named else f"{record.held_by or dataset}/{record.file}"
+
+
 def stored_volume(folder: Path, record: VolumeRecord) -> Volume:
     """Open a stored volume lazily: as a read-only memory map, or decrypted into memory where it is sealed."""
     name = record.file
