@@ -373,3 +373,27 @@ def test_many_events_at_once_are_the_events_one_by_one_and_wait_for_the_disk_onc
     assert many.path.read_bytes() == one.path.read_bytes()
     assert [event.seq for event in events] == [1, 2, 3, 4, 5]
     assert many.verify().intact
+
+
+def test_events_of_one_action_are_found_without_reading_the_others(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for number in range(3):
+        ledger.append("case_accepted", outputs={"case": f"{number}" * 64}, facts={"case": '"outputs":{"case":"x"},"prev":'})
+        ledger.append("ingested", outputs={"dataset": f"{number}" * 64}, facts={"like": '{"action":"case_accepted",'})
+    everything = list(ledger.events())
+    assert list(ledger.events(only="ingested")) == everything[1::2]
+    assert list(ledger.events(besides="case_accepted")) == everything[1::2]
+    assert ledger.last("ingested") == everything[-1]
+    assert ledger.last("ingested", like="x") is None
+    assert list(ledger.digests("case_accepted", "case")) == [f"{number}" * 64 for number in range(3)]
+    assert list(ledger.digests("ingested", "case")) == []
+
+
+def test_a_line_that_is_no_event_is_said_whatever_is_looked_for(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append("case_accepted")
+    with ledger.path.open("ab") as stream:
+        stream.write(b'{"action":"case_accepted"\n')
+    for look in (lambda: list(ledger.events(only="ingested")), lambda: ledger.last("ingested")):
+        with pytest.raises(IntegrityError, match="line 2"):
+            look()

@@ -96,6 +96,14 @@ def test_the_search_finds_every_kind_of_seed_in_every_encoding():
         search = Search()
         search.bytes(form, "")
         assert search.hits, form
+    picture = b"data:image/png;base64,"
+    for inside in (token.encode(), b"ABC" + token.encode()[::-1]):
+        search = Search()
+        search.bytes(b'<img src="' + picture + base64.b64encode(b"\x89PNG" + inside) + b'">', "")
+        assert search.hits, inside
+    search = Search()
+    search.bytes(picture + b"AAAA" + token[:6].encode() + b"AA", "")
+    assert search.hits == [], "letters that stand for other bytes are no token"
     clean = Search()
     clean.bytes(bytes(range(256)) * 64, "")
     clean.text("quartz 1234 ZQ12 2.25.918731201 1.2.840.10008.1.2", "")

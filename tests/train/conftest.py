@@ -11,7 +11,7 @@ import yaml
 
 from bedside.core.config import Config, load
 from bedside.core.dataset import CaseRecord, Dataset, Manifest, Splits, VolumeRecord
-from bedside.core.digest import canonical_json
+from bedside.core.digest import canonical_json, digest_file
 from bedside.core.workspace import Workspace
 from bedside.data.split import split_patients
 
@@ -49,11 +49,11 @@ def put_dataset(workspace: Workspace, contract: object, *, cases: int = 8, split
             image = (label * 3 + rng.normal(0, 0.5, label.shape)).astype(np.float32)
             volumes = {}
             for role, array in (("image", image), ("label", label)):
-                np.save(staged / f"p{index}.{role}.npy", array)
+                np.save(staged / "array.npy", array)
+                file = f"{digest_file(staged / 'array.npy')}.npy"
+                (staged / "array.npy").rename(staged / file)
                 affine = tuple(tuple(float(v) for v in row) for row in np.eye(4))
-                volumes[role] = VolumeRecord(
-                    file=f"p{index}.{role}.npy", affine=affine, shape=array.shape, source="0" * 64, geometry="sform"
-                )
+                volumes[role] = VolumeRecord(file=file, affine=affine, shape=array.shape, source="0" * 64, geometry="sform")
             records.append(CaseRecord(id=f"p{index}", patient=f"p{index}", volumes=volumes))
         splits = splits or split_patients([record.patient for record in records], test=0.25, folds=2, seed=0)
         manifest = Manifest(

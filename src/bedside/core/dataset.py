@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from bedside.core.case import Case, ClinicalValue
 from bedside.core.contract import Contract
-from bedside.core.digest import digest_bytes, digest_json
+from bedside.core.digest import canonical_json, digest_bytes, digest_json
 from bedside.core.errors import IntegrityError, UsageError
 from bedside.core.record import Record
 from bedside.core.sealing import is_sealed, unsealed
@@ -24,6 +24,9 @@ SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 FORMAT = 2
 MANIFEST = "manifest.json"
 _CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.npy(?:\.sealed)?\Z")
+_CASE = b'{"acquisition":'
+_CASES, _BETWEEN_CASES, _AFTER_CASES = b'"cases":[' + _CASE, b"}," + _CASE, b'}],"certificate":'
+"""What stands around the cases in a manifest's canonical JSON, and nowhere in a text, where a quotation mark has a backslash."""
 ACQUISITION = (
     "body_part",
     "manufacturer",
@@ -207,6 +210,24 @@ class Dataset:
                 f"{self.digest[:12]} is not a dataset: its manifest does not fit.", code="NOT_A_DATASET"
             ) from error
 
+    @classmethod
+    def just_stored(cls, digest: str, workspace: Workspace, manifest: Manifest) -> "Dataset":
+        """A dataset whose manifest this process has just written: it is not read again."""
+        check_splits(manifest.splits, {case.patient for case in manifest.cases})
+        made = cls(digest, workspace)
+        made.__dict__["manifest"] = manifest
+        return made
+
+    def encoded_cases(self) -> Iterator[tuple[int, bytes]]:
+        """Identity (`id`) of each of the manifest's cases, and its canonical JSON where it stands in the file as such."""
+        data, cases = (self.workspace.store / self.digest / MANIFEST).read_bytes(), self.manifest.cases
+        start, end = data.find(_CASES), data.find(_AFTER_CASES)
+        parts = data[start + len(_CASES) : end].split(_BETWEEN_CASES)
+        encoded = [_CASE + part + b"}" for part in parts]
+        as_now = [canonical_json(case.model_dump(mode="json")) for case in cases[:1] + cases[-1:]]
+        if start >= 0 and len(parts) == len(cases) and encoded[:1] + encoded[-1:] == as_now:
+            yield from zip(map(id, cases), encoded, strict=True)
+
     @property
     def contract(self) -> Contract:
         """What each of its cases was checked against."""
@@ -303,6 +324,17 @@ def _proved(data: bytes, manifest: Manifest) -> str:
     """The digest of the folder that holds these manifest bytes and the arrays they name by content, and nothing else."""
     named = (_CONTENT_NAME.match(v.file) for case in manifest.cases for v in case.volumes.values() if not v.held_by)
     return digest_json({MANIFEST: digest_bytes(data), **{found[0]: found[1] for found in named if found}})
+
+
+def content_of(record: VolumeRecord, dataset: str) -> str:
+    """What tells the bytes of a stored array from all others: their SHA-256, where the file is named by it, as ingest does.
+
+    Args:
+        record: of the volume.
+        dataset: digest of the version that the record stands in; with the file's name it stands for the bytes elsewhere.
+    """
+    named = _CONTENT_NAME.match(record.file)
+    return named[1] if named else f"{record.held_by or dataset}/{record.file}"
 
 
 def stored_volume(folder: Path, record: VolumeRecord) -> Volume:

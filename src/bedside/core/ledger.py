@@ -9,6 +9,7 @@ import fcntl
 import getpass
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from bedside.core.files import sync_folder
 from bedside.core.record import Record
 
 GENESIS = "0" * 64
+_HEAD, _END = b'{"action":"', b"}\n"
+"""How a line begins and ends; it is canonical JSON, and no other key comes before."""
 TAIL_NOTE = (
     "A tail that was cut off leaves a valid shorter chain: to see it, compare with a head that was written down elsewhere"
     " (bedside verify --head SEQ:HASH)."
@@ -114,24 +117,47 @@ class Ledger:
         with disk_errors("writing the ledger"), self._locked() as stream:
             return self._write(stream, self._repair(stream), entries)
 
-    def events(self) -> Iterator[Event]:
-        """Read the events in order, without checking the chain (`verify` does that)."""
+    def events(self, *, only: str = "", besides: str = "") -> Iterator[Event]:
+        """Read the events in order, without checking the chain (`verify` does that).
+
+        Args:
+            only: an action; events of others are passed over by the first bytes of their lines.
+            besides: an action whose events are passed over in the same way.
+        """
+        wanted, unwanted = (_head(action) if action else b"" for action in (only, besides))
+        for number, line in self._lines():
+            other = not line.startswith(wanted) or (unwanted and line.startswith(unwanted))
+            if other and line.startswith(_HEAD) and line.endswith(_END):
+                continue
+            try:
+                yield Event.model_validate_json(line)
+            except ValidationError as error:
+                raise IntegrityError(f"Ledger line {number} is not an event; run bedside verify.", code="LEDGER") from error
+
+    def digests(self, action: str, role: str) -> Iterator[str]:
+        """The digest that each event of an action put out, where it put out this one role; nothing else of a line is read."""
+        wanted = re.compile(rb'.*"outputs":\{"%b":"([0-9a-f]{64})"\},"prev":' % re.escape(role.encode()))
+        head = _head(action)
+        for _, line in self._lines():
+            found = wanted.match(line) if line.startswith(head) else None
+            if found is not None:
+                yield found[1].decode()
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines that are complete, counted from 1."""
         if not self.path.exists():
             return
         with self.path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith(b"\n"):
                     return
-                try:
-                    yield Event.model_validate_json(line)
-                except ValidationError as error:
-                    raise IntegrityError(f"Ledger line {number} is not an event; run bedside verify.", code="LEDGER") from error
+                yield number, line
 
     def last(self, action: str, **facts: JsonValue) -> Event | None:
         """Return the newest event of an action whose facts hold all the given ones."""
         found = None
-        for event in self.events():
-            if event.action == action and all(event.facts.get(name) == value for name, value in facts.items()):
+        for event in self.events(only=action):
+            if all(event.facts.get(name) == value for name, value in facts.items()):
                 found = event
         return found
 
@@ -192,6 +218,11 @@ class Ledger:
                 stream.truncate(start)
             raise
         return tuple(events)
+
+
+def _head(action: str) -> bytes:
+    """How the lines of an action begin."""
+    return _HEAD + action.encode() + b'",'
 
 
 def _tail(stream: BinaryIO) -> tuple[bytes, int]:

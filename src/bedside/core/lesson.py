@@ -5,6 +5,8 @@ A task that needs no more than output and target has none of it. One that does h
 - `lesson(classroom)`: the `Lesson` of one training;
 - `target_channels(out_channels)`: channels of the target that its lesson shows, where it is not the plain (B, I, J, K);
 - `needs_labels`: False where cases without a mask teach it too;
+- `target_settings(case)`: all that its `target` goes by beside the case's arrays, where that is not all settings and all that is
+  known of the case; prepared cases are shared among trainings by it;
 - `kept`: the task of the model that comes out, where a part is needed in training only;
 - `parents`: digests of models that take part in the training.
 """
@@ -14,7 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from pydantic import JsonValue
 
+from bedside.core.case import Case
 from bedside.core.contract import Contract
 from bedside.core.dataset import CaseRecord
 from bedside.core.errors import UsageError
@@ -124,6 +128,17 @@ def target_channels(task: object, out_channels: int) -> int | None:
 def needs_labels(task: object) -> bool:
     """Whether every case needs a mask."""
     return bool(getattr(task, "needs_labels", True))
+
+
+def target_settings(task: object, case: Case) -> JsonValue:
+    """All that the target of a case depends on beside its arrays; of a task that does not say, whatever it could look at."""
+    own = getattr(task, "target_settings", None)
+    if own is not None:
+        return cast("JsonValue", own(case))
+    known = {name: getattr(case, name) for name in ("id", "patient", "site", "scanner")}
+    facts: dict[str, JsonValue] = {"clinical": {**case.clinical}, "acquisition": {**case.acquisition}}
+    settings = cast("dict[str, JsonValue]", cast("Part", task).settings())
+    return {"task": settings, **known, **facts}
 
 
 def check_finds_structures(spec: ModelSpec) -> None:

@@ -40,12 +40,12 @@ class Example:
     folder: Path | None = None
 
 
-def open_example(folder: Path) -> Example:
-    """Open a prepared case as memory maps; its folder is named by its pseudonym."""
+def open_example(folder: Path, case: str = "") -> Example:
+    """Open a prepared case as memory maps; `case` is its pseudonym, for who wants to name it."""
     image, label, foreground = (
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("image", "label", "foreground")
     )
-    return Example(image, label, foreground, folder.name, folder)
+    return Example(image, label, foreground, case, folder)
 
 
 def find_foreground(label: NDArray[np.uint8], *, most: int = 20_000) -> NDArray[np.int32]:

@@ -66,7 +66,7 @@ def prepare(image: Volume, preprocessing: Preprocessing) -> Prepared:
 def prepare_label(label: Volume, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Bring training ids (1, I, J, K) to the network's grid by nearest neighbour; returns (I, J, K)."""
     turn = Reorientation.of(label)
-    array = np.ascontiguousarray(turn.apply(label.array)[0], dtype=np.uint8)
+    array = np.array(turn.apply(label.array)[0], dtype=np.uint8, order="C")  # a copy: torch takes no read-only memory map
     if preprocessing.spacing_mm is None:
         return array
     shape = resampled_shape(label, preprocessing.spacing_mm)

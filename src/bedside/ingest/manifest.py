@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bedside.core.config import Study
 from bedside.core.dataset import CaseRecord, ClinicalRows, Counts, Dataset, Manifest, Splits
+from bedside.core.digest import canonical_json
 from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.data.split import extend_splits, split_patients
@@ -100,10 +101,21 @@ def _keys(files: Sequence[Path]) -> Iterable[Path | int]:
 
 def held_by(parent: Dataset, case: CaseRecord) -> CaseRecord:
     """A case of the version before, as the next version names it: the arrays stay in the folder that holds them."""
+    if all(volume.held_by for volume in case.volumes.values()):
+        return case
     volumes = {
         role: volume.model_copy(update={"held_by": volume.held_by or parent.digest}) for role, volume in case.volumes.items()
     }
     return case.model_copy(update={"volumes": volumes})
+
+
+def manifest_bytes(manifest: Manifest, parent: Dataset | None) -> bytes:
+    """The canonical JSON of a manifest; cases that stand in the version before as they are here are not encoded again."""
+    before = dict(parent.encoded_cases()) if parent else {}
+    cases = [before.get(id(case)) or canonical_json(case.model_dump(mode="json")) for case in manifest.cases]
+    rest = manifest.model_dump(mode="json", exclude={"cases"})
+    first, second = ({name: rest[name] for name in rest if (name < "cases") is early} for early in (True, False))
+    return canonical_json(first)[:-1] + b',"cases":[' + b",".join(cases) + b"]," + canonical_json(second)[1:]
 
 
 def _joined(parent: Dataset | None, new: Sequence[CaseRecord]) -> tuple[CaseRecord, ...]:

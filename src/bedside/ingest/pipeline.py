@@ -26,7 +26,7 @@ from bedside.ingest.assess import Accepted, Outcome, Repeated, Rules, Taken, Wor
 from bedside.ingest.certified import certificate_of
 from bedside.ingest.clinical import clinical_table, rows_of
 from bedside.ingest.discover import Discovery, discover
-from bedside.ingest.manifest import About, counts, manifest_of
+from bedside.ingest.manifest import About, counts, manifest_bytes, manifest_of
 from bedside.ingest.quarantine import Quarantine, received_digest
 from bedside.ingest.records import Records, alone
 from bedside.ingest.stats import Looks, Stats
@@ -150,7 +150,7 @@ def ingest(
     batch = _batch(config, Path(source), add=add)
     with alone(workspace), seldom_collecting(), ExitStack() as stack:
         if add:  # again, because another process may have made a version while this one waited
-            batch = replace(batch, parent=_followed(config, batch.rules))
+            batch = replace(batch, parent=_followed(config, batch.rules, before=batch.parent))
         records = Records(workspace)
         records.freeze(config.promote)
         stats = Stats(workspace.scratch / _MEMORY / f"seen-{batch.rules.identity.hidden(str(Path(source).absolute()))[:16]}.txt")
@@ -189,12 +189,12 @@ def _stored(batch: _Batch, seen: Survey, workers: Executor, records: Records, pr
         with disk_errors("writing a case"):
             syncing.finish(())  # of what is tidied away nothing is open then, which some disks show as a file
         own = _tidied(folder, manifest)
-        data = canonical_json(manifest.model_dump(mode="json"))
+        data = manifest_bytes(manifest, batch.parent)
         write_atomic(folder / MANIFEST, data, doing="writing a dataset", wait=False)  # `put` waits for all of them
         digest = workspace.put(folder, known=own, syncing=syncing)
     parent = batch.parent.digest if batch.parent else ""
     records.ingested(digest, batch.receipt(seen.digests, certificate, parent), _accepted(settled), manifest)
-    return Dataset(digest, workspace)
+    return Dataset.just_stored(digest, workspace, manifest)
 
 
 def _tidied(folder: Path, manifest: Manifest) -> dict[str, str]:
@@ -278,9 +278,11 @@ def _batch(config: Config, source: Path, *, add: bool) -> _Batch:
     return _Batch(config, discovery, rules, table, clinical, parent)
 
 
-def _followed(config: Config, rules: Rules) -> Dataset:
-    """The newest version, if a batch under these rules can be added to it."""
+def _followed(config: Config, rules: Rules, *, before: Dataset | None = None) -> Dataset:
+    """The newest version, if a batch under these rules can be added to it; `before` was seen to be such a one."""
     parent = latest(config.workspace)
+    if before is not None and parent.digest == before.digest:
+        return before
     check_follows(parent, config.study, rules.identity)
     check_stored_alike(parent, encrypt=config.site.encrypt)
     return parent

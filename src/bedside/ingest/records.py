@@ -35,14 +35,13 @@ class Records:
         self._parents: dict[str, str] = {}
         self._known: set[tuple[str, ...]] = set()
         self.certificates: list[str] = []
-        for event in self._ledger.events():
+        self._known |= {("case", digest) for digest in self._ledger.digests("case_accepted", "case")}
+        for event in self._ledger.events(besides="case_accepted"):
             if event.action == "rules_frozen":
                 self._rules = event.outputs.get("rules", "")
             elif event.action == "ingested":
                 self._datasets[str(event.facts.get("receipt"))] = event.outputs.get("dataset", "")
                 self._parents[event.outputs.get("dataset", "")] = event.inputs.get(PARENT, "")
-            elif event.action == "case_accepted":
-                self._known.add(("case", event.outputs.get("case", "")))
             elif event.action == "quarantined":
                 self._known.add(("refusal", event.inputs.get("received", ""), str(event.facts.get("code"))))
             elif event.action == "deidentified":

@@ -5,14 +5,14 @@ from collections.abc import Collection
 from bedside.core.config import Config, Study
 from bedside.core.custody import newest
 from bedside.core.dataset import FORMAT, MANIFEST, Counts, Dataset, Manifest
-from bedside.core.digest import canonical_json, digest_json
+from bedside.core.digest import digest_json
 from bedside.core.errors import UsageError
 from bedside.core.files import write_atomic
 from bedside.core.identity import Identity
 from bedside.core.sealing import is_sealed, unsealed
 from bedside.core.workspace import Workspace
 from bedside.data.split import extend_splits
-from bedside.ingest.manifest import fingerprint, held_by
+from bedside.ingest.manifest import fingerprint, held_by, manifest_bytes
 from bedside.ingest.records import Records, alone
 
 
@@ -60,8 +60,10 @@ def check_stored_alike(parent: Dataset, *, encrypt: bool) -> None:
             " or ingest all batches again without --add.",
             code="VERSION_SEAL",
         )
+    if not encrypt:
+        return
     here = [path for path in (store / digest / name for digest, name in names) if path.is_file()]
-    if encrypt and here:
+    if here:
         unsealed(min(here, key=lambda path: (path.stat().st_size, path)))
 
 
@@ -109,7 +111,7 @@ def drop(config: Config, names: Collection[str]) -> Dataset:
         parent = latest(workspace)
         manifest = without(parent, config.study, names)
         with workspace.staging() as folder:
-            write_atomic(folder / MANIFEST, canonical_json(manifest.model_dump(mode="json")), doing="writing a dataset")
+            write_atomic(folder / MANIFEST, manifest_bytes(manifest, parent), doing="writing a dataset")
             digest = workspace.put(folder)
         Records(workspace).ingested(digest, digest_json(["drop", parent.digest, sorted(set(names))]), (), manifest)
     return Dataset(digest, workspace)

@@ -1,11 +1,11 @@
 """What a voxel of a mask says where the annotator did not look at everything: nothing, or which structures it may be."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from bedside.core.case import Case
 from bedside.core.errors import InputRejected
@@ -47,6 +47,13 @@ def target_of(case: Case, partial: Sequence[Partial]) -> NDArray[np.uint8]:
         return label
     _check_holds(label, partial[number])
     return np.where(label == 0, np.uint8(_code(number)), label)
+
+
+def target_settings_of(case: Case, partial: Sequence[Partial]) -> dict[str, JsonValue]:
+    """What `target_of` goes by beside the mask: the first rule that holds for the case."""
+    number = _rule_of(case, partial)
+    rule = {} if number is None else {"code": _code(number), "structures": sorted(partial[number].structures)}
+    return {"target": "annotation", **cast("dict[str, JsonValue]", rule)}
 
 
 def annotated_in(case: Case, partial: Sequence[Partial], structures: int) -> frozenset[int]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from bedside.core.case import Case
 from bedside.core.contract import Contract
@@ -60,6 +60,11 @@ class MaskedVolume(Part):
         """1 where the image is above its mean, (I, J, K): not what is learned, but where a patch holds something to learn."""
         image = np.asarray(case.image.array[0])
         return np.asarray(image > image.mean(dtype=np.float64), dtype=np.uint8)
+
+    def target_settings(self, case: Case) -> dict[str, JsonValue]:
+        """No setting changes it."""
+        del case
+        return {"target": "above the mean"}
 
     def lesson(self, classroom: Classroom) -> Lesson:
         """Hide cubes.

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from bedside.core.case import Case
 from bedside.core.contract import Contract
 from bedside.core.errors import UsageError
-from bedside.core.lesson import Classroom, Lesson, Moment, lesson_of, needs_labels, target_channels
+from bedside.core.lesson import Classroom, Lesson, Moment, lesson_of, needs_labels, target_channels, target_settings
 from bedside.core.record import Part, Record
 from bedside.core.task import FloatArray, Task
 from bedside.tasks.nested import InnerTask, as_task
@@ -83,8 +83,15 @@ class MultiTask(Part):
 
     def target(self, case: Case) -> NDArray[np.generic]:
         """That of the first task that needs a mask, or of the first."""
-        reading = next((part for part in self._parts if needs_labels(part)), self._parts[0])
-        return as_task(reading).target(case)
+        return as_task(self._reading).target(case)
+
+    def target_settings(self, case: Case) -> JsonValue:
+        """Of the same task."""
+        return target_settings(self._reading, case)
+
+    @property
+    def _reading(self) -> Part:
+        return next((part for part in self._parts if needs_labels(part)), self._parts[0])
 
     def lesson(self, classroom: Classroom) -> Lesson:
         """The lessons of all tasks, one after the other."""

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import GetJsonSchemaHandler
+from pydantic import GetJsonSchemaHandler, JsonValue
 from pydantic_core import CoreSchema
 
 from bedside.core.case import Case
 from bedside.core.config import PartOf
 from bedside.core.contract import Contract
-from bedside.core.lesson import Classroom, Lesson, lesson_of, needs_labels, target_channels
+from bedside.core.lesson import Classroom, Lesson, lesson_of, needs_labels, target_channels, target_settings
 from bedside.core.record import Part
 from bedside.core.registry import registry
 from bedside.core.task import FloatArray, Task
@@ -76,6 +76,10 @@ class WrappedTask(Part):
     def target(self, case: Case) -> NDArray[np.generic]:
         """Of the inner task."""
         return self.inner.target(case)
+
+    def target_settings(self, case: Case) -> JsonValue:
+        """Of the inner task."""
+        return target_settings(self.task, case)
 
     def target_channels(self, out_channels: int) -> int | None:
         """Of the inner task."""

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from bedside.core.case import Case
 from bedside.core.contract import Contract
 from bedside.core.errors import UsageError
 from bedside.core.record import Part, Record
-from bedside.tasks.annotation import MAX_PARTIAL, Partial, Structure, possible, target_of
+from bedside.tasks.annotation import MAX_PARTIAL, Partial, Structure, possible, target_of, target_settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +87,10 @@ class RegionSegmentation(Part):
     def target(self, case: Case) -> NDArray[np.generic]:
         """The training ids, (I, J, K), with the codes of `tasks.annotation` where not every structure was annotated."""
         return target_of(case, self.partial)
+
+    def target_settings(self, case: Case) -> dict[str, JsonValue]:
+        """The rule of `partial` that holds for the case; nothing of the loss."""
+        return target_settings_of(case, self.partial)
 
     def loss(self, output: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
         """Soft Dice of each region over the whole batch, plus binary cross-entropy; see `losses.overlapping`.

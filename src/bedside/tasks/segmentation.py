@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from bedside.core.case import Case
 from bedside.core.contract import Contract
 from bedside.core.record import Part
-from bedside.tasks.annotation import MAX_PARTIAL, Partial, possible, target_of
+from bedside.tasks.annotation import MAX_PARTIAL, Partial, possible, target_of, target_settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,10 @@ class Segmentation(Part):
     def target(self, case: Case) -> NDArray[np.generic]:
         """The training ids, (I, J, K), with the codes of `tasks.annotation` where not every structure was annotated."""
         return target_of(case, self.partial)
+
+    def target_settings(self, case: Case) -> dict[str, JsonValue]:
+        """The rule of `partial` that holds for the case; nothing of the loss."""
+        return target_settings_of(case, self.partial)
 
     def loss(self, output: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
         """Soft Dice over the whole batch, foreground channels only, plus cross-entropy over all; see `losses.exclusive`.

@@ -1,67 +1,47 @@
-"""Prepared cases on disk: every training case is read, checked and normalised once."""
+"""The cases that a training learns from or is judged by, read, checked and normalised once for all trainings."""
 
-import shutil
-from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
-
-from bedside.core.case import Case
-from bedside.core.digest import digest_json
-from bedside.core.errors import disk_errors
+from bedside.core.dataset import CaseSequence
 from bedside.core.model import Preprocessing
 from bedside.core.progress import Progress
-from bedside.core.record import Part
+from bedside.core.run import Incident
 from bedside.core.task import Task
-from bedside.core.volume import Volume
-from bedside.core.workspace import Workspace
-from bedside.data.patches import Example, find_foreground, open_example
-from bedside.data.transforms import prepare, prepare_label
-
-FORM = 2
-"""Counts up whenever the files of a prepared case mean something else."""
+from bedside.data.patches import Example
+from bedside.train.prepared import case_key, open_prepared, prepared_folder
 
 
-def prepared_folder(workspace: Workspace, dataset: str, preprocessing: Preprocessing, task: Part) -> Path:
-    """Where the prepared cases of a dataset lie: in scratch, named by what they were made of."""
-    made_of = {"dataset": dataset, "preprocessing": preprocessing.model_dump(mode="json"), "task": task.settings()}
-    key = digest_json({**made_of, "form": FORM})
-    return workspace.scratch / f"prepared-{key[:32]}"
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Prepared cases; arrays are memory maps, so memory does not grow with the dataset.
+
+    Attributes:
+        examples: in the order of the dataset.
+        damaged: ids of those whose files were not as they had been written, and were prepared again.
+    """
+
+    examples: list[Example]
+    damaged: tuple[str, ...]
+
+    def incidents(self) -> tuple[Incident, ...]:
+        """What a run record says of it."""
+        said = "prepared files were not as they had been written; their cases were prepared again"
+        return (Incident(step=0, code="PREPARED_AGAIN", said=said, cases=self.damaged),) if self.damaged else ()
 
 
-def prepare_cases(
-    cases: Iterable[Case], folder: Path, *, preprocessing: Preprocessing, task: Task, progress: Progress, count: int
-) -> list[Example]:
-    """Prepare cases, or open those prepared before; arrays are memory maps, so memory does not grow with the dataset.
+def prepare_cases(cases: CaseSequence, *, preprocessing: Preprocessing, task: Task, progress: Progress) -> Prepared:
+    """Prepare the cases that no training has prepared in this way, and open the others.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or it does not give back what was written.
     """
-    progress.start("preparing cases", count)
-    examples = []
-    for number, case in enumerate(cases, start=1):
-        examples.append(_prepared(case, folder, preprocessing, task))
+    progress.start("preparing cases", len(cases))
+    place, version = prepared_folder(cases.dataset.workspace), cases.dataset.digest
+    examples, damaged = [], []
+    for number, (record, case) in enumerate(zip(cases.records, cases, strict=True), start=1):
+        key = case_key(record, case, dataset=version, preprocessing=preprocessing, task=task)
+        example, was_damaged = open_prepared(place / key[:32], case, preprocessing=preprocessing, task=task)
+        examples.append(example)
+        damaged += [case.id] if was_damaged else []
         progress.advance(number)
-    return examples
-
-
-def _prepared(case: Case, folder: Path, preprocessing: Preprocessing, task: Task) -> Example:
-    target = folder / case.id
-    if not (target / "foreground.npy").exists():
-        with disk_errors("preparing cases"):
-            _write(case, target, preprocessing, task)
-    return open_example(target)
-
-
-def _write(case: Case, target: Path, preprocessing: Preprocessing, task: Task) -> None:
-    """Write beside the final place and rename, so that a killed run leaves no half-prepared case."""
-    temporary = target.with_name(f".{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    truth = case.volumes.get("label", case.image)
-    label = prepare_label(Volume.of(np.asarray(task.target(case)), truth.affine), preprocessing)
-    np.save(temporary / "image.npy", prepare(case.image, preprocessing).array)
-    np.save(temporary / "label.npy", label)
-    np.save(temporary / "foreground.npy", find_foreground(label))
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    return Prepared(examples, tuple(damaged))

@@ -1,5 +1,6 @@
 """dataset -> run: plan the steps that fit the budget, take up where a kill left off, keep the averaged weights."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,13 +24,13 @@ from bedside.core.model import ModelSpec, put_model
 from bedside.core.plan import Plan
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
-from bedside.core.run import Run, RunRecord, training_name
+from bedside.core.run import Incident, Run, RunRecord, training_name
 from bedside.core.task import Task
 from bedside.core.workspace import Workspace
 from bedside.data.patches import Example
 from bedside.train.again import kept_replay, lay_out
 from bedside.train.begin import beginning, settled
-from bedside.train.cases import prepare_cases, prepared_folder
+from bedside.train.cases import prepare_cases
 from bedside.train.checkpoint import load_checkpoint
 from bedside.train.classroom import lesson_for
 from bedside.train.company import company, follow_slurm, slurm_ranks, threads_here
@@ -40,6 +41,9 @@ from bedside.train.planned import fresh_plan, keep_plan, kept_plan, moved
 from bedside.train.resume import check_resumable, keep_question
 from bedside.train.sitting import Sitting
 
+_log = logging.getLogger("bedside.train")
+_Examples = tuple[list[Example], list[Example], tuple[Incident, ...]]
+"""To learn from, left out, and what had to be dealt with in preparing them."""
 _MAY_CHANGE = {"checkpoint_minutes", "stall_seconds"}
 
 
@@ -92,13 +96,14 @@ def train(config: Config, dataset: Dataset, *, progress: Progress = SILENT, fres
         keep_question(folder, _question(study, dataset))
     else:
         planned = moved(planned, config)
-    examples, left_out = _examples(config, dataset, planned, progress)
+    examples, left_out, mended = _examples(config, dataset, planned, progress)
     start, layers = beginning(config, planned, examples[0].image.shape[0])
     lesson, replay = lesson_for(config, dataset, planned), kept_replay(folder)
     with _computing(config, planned), company(study, config.site, examples) as ranks:
         given = (study, planned, folder, progress, examples, left_out, config.site, start, layers)
         sitting = Sitting(*given, replay=replay, ranks=ranks, lesson=lesson)
         sitting.run()
+    sitting.position = sitting.position.model_copy(update={"incidents": (*mended, *sitting.position.incidents)})
     return _store(config, dataset, sitting)
 
 
@@ -179,21 +184,21 @@ def finished(workspace: Workspace, study: Study, dataset: Dataset) -> Run | None
     return Run(event.outputs["run"], event.outputs["model"], workspace)
 
 
-def _examples(config: Config, dataset: Dataset, planned: Plan, progress: Progress) -> tuple[list[Example], list[Example]]:
+def _examples(config: Config, dataset: Dataset, planned: Plan, progress: Progress) -> _Examples:
     """Prepared training cases and cases of the left-out fold; a case without a label cannot be learned from."""
     study, fold = config.study, config.study.train.fold
     task: Task = study.task  # type: ignore[assignment]
-    folder = prepared_folder(config.workspace, dataset.digest, planned.preprocessing, study.task)
     groups = []
     for split in ("development",) if fold is None else (f"train{fold}", f"fold{fold}"):
         cases = dataset.cases(split)
         check_labels(cases, task)
         masks = (record.volumes["label"].labels for record in cases.records if "label" in record.volumes)
         check_meeting(study.contract.label_map, dataset.contract.label_map, masks)
-        groups.append(
-            prepare_cases(cases, folder, preprocessing=planned.preprocessing, task=task, progress=progress, count=len(cases))
-        )
-    return groups[0], groups[1] if fold is not None else []
+        groups.append(prepare_cases(cases, preprocessing=planned.preprocessing, task=task, progress=progress))
+    mended = tuple(incident for group in groups for incident in group.incidents())
+    for incident in mended:
+        _log.warning("%s (cases %s)", incident.said, ", ".join(incident.cases))
+    return groups[0].examples, groups[1].examples if fold is not None else [], mended
 
 
 def _store(config: Config, dataset: Dataset, sitting: Sitting) -> Run:
