@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from itertools import product
 from math import prod
 from mmap import mmap
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from bedside.core.task import FloatArray
 from bedside.engines.windows import Box, Corner, WindowGrid
-
-Where = TypeVar("Where")
 
 FLOAT_BYTES = 4
 OWN_PAGES_BYTES = 1 << 20
@@ -61,8 +59,8 @@ class Frontier:
         for planes, lines in product(*cut):
             row = self._rows.get((planes[0], lines[0]))
             if row is None:
-                size = self._placed(planes[1] - planes[0], lines[1] - lines[0], self._grid.axes[whole].length)
-                row = self._rows[planes[0], lines[0]] = _Row(_room((output.shape[0], *size), own_pages=self.own_pages), whole + 1)
+                size = self._grid.placed(planes[1] - planes[0], lines[1] - lines[0], self._grid.axes[whole].length)
+                row = self._rows[planes[0], lines[0]] = _Row(room((output.shape[0], *size), own_pages=self.own_pages), whole + 1)
             part = values.narrow(slabs + 1, planes[0] - box[slabs].start, planes[1] - planes[0])
             row.add(part.narrow(rows + 1, lines[0] - box[rows].start, lines[1] - lines[0]), box[whole].start)
 
@@ -82,12 +80,7 @@ class Frontier:
             for first in range(planes[0], planes[1], at_once):
                 end = min(first + at_once, planes[1])
                 given = sums.narrow(slab_axis + 1, first - planes[0], end - first)
-                yield self._placed(slice(first, end), slice(*lines), slice(0, whole.length)), given.numpy()
-
-    def _placed(self, slab: Where, row: Where, column: Where) -> tuple[Where, Where, Where]:
-        """What belongs to the slowest, the second and the fastest axis as (I, J, K)."""
-        found = dict(zip(self._grid.order, (slab, row, column), strict=True))
-        return found[0], found[1], found[2]
+                yield self._grid.placed(slice(first, end), slice(*lines), slice(0, whole.length)), given.numpy()
 
 
 class _Row:
@@ -109,8 +102,8 @@ class _Row:
             self._seen = start + known + new
 
 
-def _room(size: tuple[int, ...], *, own_pages: bool) -> torch.Tensor:
-    """Memory for a row, with pages of its own where it is large, so that all of it goes back to the system at once.
+def room(size: tuple[int, ...], *, own_pages: bool) -> torch.Tensor:
+    """Memory for sums, with pages of its own where it is large, so that all of it goes back to the system at once.
 
     From the common heap rows of this size are not given back as long as anything younger is held: a third more was resident.
     """
