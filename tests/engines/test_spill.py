@@ -92,7 +92,7 @@ def given_by(frontier, grid, outputs):
 
 @pytest.fixture
 def tiny_pieces(monkeypatch):
-    """One plane is given away at once, so that small volumes are spilled too."""
+    """One plane is read at once, so that small volumes are spilled too."""
     monkeypatch.setattr(spill, "JOINED_BYTES", 1)
 
 

@@ -13,18 +13,18 @@ import torch
 
 from bedside.core.errors import IntegrityError, ResourceError, disk_errors
 from bedside.core.task import FloatArray
-from bedside.engines.stream import FLOAT_BYTES, room
+from bedside.engines.stream import FLOAT_BYTES, planes_given, room
 from bedside.engines.windows import AxisWindows, Box, Corner, WindowGrid
 
 JOINED_BYTES = 64 << 20
-"""Largest part of the average that is read and given away at once, where one plane of it is not larger."""
+"""Largest part of the average that is read at once, where one plane of it is not larger."""
 KEPT_SHARE = 15 / 16
 """Of the bound, what is kept when room is made: what goes goes in one sweep, so that not every block has to look for its turn."""
 _DOING = "open sums of a prediction are kept in the folder for temporary files (TMPDIR)"
 
 
 def least_bytes(grid: WindowGrid, channels: int) -> int:
-    """The least memory in which sums can be spilled, in bytes: what is given away at once, twice."""
+    """The least memory in which sums can be spilled, in bytes: what is read at once, twice."""
     return 2 * _planes_at_once(grid, channels) * _plane_bytes(grid, channels)
 
 
@@ -38,8 +38,8 @@ class SpilledFrontier:
     What is written, and read again, with windows that overlap by a half: where the bound holds the sums below one row of windows
     (4 bytes x C x window x window x length), each sum goes once, so at most 4 bytes x C x voxels of the volume each way; where
     it holds only those below one window, each goes up to 4 times; with less still, up to 8 times. The file grows to about what
-    is open beyond the bound (`WindowGrid.held_voxels`); where the folder for temporary files is itself in memory (tmpfs), so is
-    the file, though not in this process.
+    is open beyond the bound (`WindowGrid.held_voxels`). What the system keeps of it in its cache is not resident here and can be
+    dropped once it is written; where the folder for temporary files is itself in memory (tmpfs), the file is too.
     """
 
     def __init__(self, grid: WindowGrid, channels: int, most_bytes: int) -> None:
@@ -103,8 +103,11 @@ class SpilledFrontier:
         if last + 1 < len(whole.starts):
             return
         for planes, lines in product(self._pieces(*slabs.finished(slab)), rows.parts(*rows.finished(row))):
-            box = self._grid.placed(slice(*planes), slice(*lines), slice(0, whole.length))
-            yield box, self._joined(planes, lines).numpy()
+            joined = self._joined(planes, lines)
+            for first, end in planes_given(self._grid, self._channels, planes):
+                given = joined.narrow(self._grid.order[0] + 1, first - planes[0], end - first)
+                yield self._grid.placed(slice(first, end), slice(*lines), slice(0, whole.length)), given.numpy()
+            del joined, given  # before room is made for the next
 
     def _add_block(self, corner: Corner, part: torch.Tensor, numbers: Corner) -> None:
         """Add to one block, or begin it."""
@@ -170,7 +173,7 @@ class SpilledFrontier:
         return slab, row, len(self._grid.axes[self._grid.order[2]].starts) - 1
 
     def _pieces(self, first: int, end: int) -> list[tuple[int, int]]:
-        """Planes that are held and given away together, from one cut to another."""
+        """Planes that are held and read together, from one cut to another."""
         parts = self._grid.axes[self._grid.order[0]].parts(first, end)
         return [piece for start, stop in parts for piece in pairwise([*range(start, stop, self._at_once), stop])]
 

@@ -1,7 +1,7 @@
 """Sums of overlapping windows, held only where a window is still to come, and let go as soon as none is."""
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from mmap import mmap
 from typing import Protocol
@@ -76,11 +76,16 @@ class Frontier:
         slab_axis = self._grid.order[0]
         for planes, lines in product(slabs.parts(*slabs.finished(slab)), rows.parts(*rows.finished(row))):
             sums = self._rows.pop((planes[0], lines[0])).sums
-            at_once = max(1, GIVEN_BYTES // (sums.shape[0] * rows.window * whole.length * sums.itemsize))
-            for first in range(planes[0], planes[1], at_once):
-                end = min(first + at_once, planes[1])
+            for first, end in planes_given(self._grid, sums.shape[0], planes):
                 given = sums.narrow(slab_axis + 1, first - planes[0], end - first)
                 yield self._grid.placed(slice(first, end), slice(*lines), slice(0, whole.length)), given.numpy()
+
+
+def planes_given(grid: WindowGrid, channels: int, planes: tuple[int, int]) -> list[tuple[int, int]]:
+    """The planes from one to another, as many together as are given away at once."""
+    _, rows, whole = (grid.axes[axis] for axis in grid.order)
+    at_once = max(1, GIVEN_BYTES // (FLOAT_BYTES * channels * rows.window * whole.length))
+    return list(pairwise([*range(planes[0], planes[1], at_once), planes[1]]))
 
 
 class _Row:
