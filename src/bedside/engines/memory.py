@@ -70,6 +70,10 @@ class Ceiling:
 
     allowed_mb: float
 
+    def left_bytes(self, taken_bytes: int) -> float:
+        """What is allowed beyond what is taken; below 0 where that is more."""
+        return self.allowed_mb * MEGABYTE - taken_bytes
+
     def check(self, predicted_bytes: int) -> None:
         """Refuse what cannot fit before the work is begun.
 

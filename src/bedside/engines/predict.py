@@ -86,8 +86,9 @@ class CasePredictor:
         regrid = Regrid(size, prepared.grid, order, answer.take)
         later_bytes = answer.later_bytes + regrid.held_bytes(spec.out_channels)
         if self.ceiling is not None:
-            known = self.window.held_bytes(size, spec.out_channels) + spec.out_channels * prod(spec.patch) * FLOAT_BYTES
-            self.ceiling.check(resident_bytes() + known + later_bytes)
+            taken_bytes = resident_bytes() + spec.out_channels * prod(spec.patch) * FLOAT_BYTES + later_bytes
+            left_bytes = self.ceiling.left_bytes(taken_bytes)
+            self.ceiling.check(taken_bytes + self.window.held_bytes(size, spec.out_channels, left_bytes=left_bytes))
 
         def take(box: Box, values: FloatArray) -> None:
             nonlocal post

@@ -1,18 +1,16 @@
 """Sums of overlapping windows, held only where a window is still to come, and let go as soon as none is."""
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from mmap import mmap
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from bedside.core.task import FloatArray
 from bedside.engines.windows import Box, Corner, WindowGrid
-
-Where = TypeVar("Where")
 
 FLOAT_BYTES = 4
 OWN_PAGES_BYTES = 1 << 20
@@ -61,8 +59,8 @@ class Frontier:
         for planes, lines in product(*cut):
             row = self._rows.get((planes[0], lines[0]))
             if row is None:
-                size = self._placed(planes[1] - planes[0], lines[1] - lines[0], self._grid.axes[whole].length)
-                row = self._rows[planes[0], lines[0]] = _Row(_room((output.shape[0], *size), own_pages=self.own_pages), whole + 1)
+                size = self._grid.placed(planes[1] - planes[0], lines[1] - lines[0], self._grid.axes[whole].length)
+                row = self._rows[planes[0], lines[0]] = _Row(room((output.shape[0], *size), own_pages=self.own_pages), whole + 1)
             part = values.narrow(slabs + 1, planes[0] - box[slabs].start, planes[1] - planes[0])
             row.add(part.narrow(rows + 1, lines[0] - box[rows].start, lines[1] - lines[0]), box[whole].start)
 
@@ -78,16 +76,16 @@ class Frontier:
         slab_axis = self._grid.order[0]
         for planes, lines in product(slabs.parts(*slabs.finished(slab)), rows.parts(*rows.finished(row))):
             sums = self._rows.pop((planes[0], lines[0])).sums
-            at_once = max(1, GIVEN_BYTES // (sums.shape[0] * rows.window * whole.length * sums.itemsize))
-            for first in range(planes[0], planes[1], at_once):
-                end = min(first + at_once, planes[1])
+            for first, end in planes_given(self._grid, sums.shape[0], planes):
                 given = sums.narrow(slab_axis + 1, first - planes[0], end - first)
-                yield self._placed(slice(first, end), slice(*lines), slice(0, whole.length)), given.numpy()
+                yield self._grid.placed(slice(first, end), slice(*lines), slice(0, whole.length)), given.numpy()
 
-    def _placed(self, slab: Where, row: Where, column: Where) -> tuple[Where, Where, Where]:
-        """What belongs to the slowest, the second and the fastest axis as (I, J, K)."""
-        found = dict(zip(self._grid.order, (slab, row, column), strict=True))
-        return found[0], found[1], found[2]
+
+def planes_given(grid: WindowGrid, channels: int, planes: tuple[int, int]) -> list[tuple[int, int]]:
+    """The planes from one to another, as many together as are given away at once."""
+    _, rows, whole = (grid.axes[axis] for axis in grid.order)
+    at_once = max(1, GIVEN_BYTES // (FLOAT_BYTES * channels * rows.window * whole.length))
+    return list(pairwise([*range(planes[0], planes[1], at_once), planes[1]]))
 
 
 class _Row:
@@ -109,8 +107,8 @@ class _Row:
             self._seen = start + known + new
 
 
-def _room(size: tuple[int, ...], *, own_pages: bool) -> torch.Tensor:
-    """Memory for a row, with pages of its own where it is large, so that all of it goes back to the system at once.
+def room(size: tuple[int, ...], *, own_pages: bool) -> torch.Tensor:
+    """Memory for sums, with pages of its own where it is large, so that all of it goes back to the system at once.
 
     From the common heap rows of this size are not given back as long as anything younger is held: a third more was resident.
     """

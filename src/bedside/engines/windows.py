@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, permutations, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from bedside.core.task import FloatArray
 Shape = tuple[int, int, int]
 Corner = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
+Where = TypeVar("Where")
 
 SIGMA = 0.125
 """Standard deviation of the window's weight as a fraction of the patch, as in nnU-Net (Isensee et al. 2021)."""
@@ -96,8 +98,12 @@ class WindowGrid:
     def __iter__(self) -> Iterator[Corner]:
         """The windows in their order, each as the number of its start along I, J, K."""
         for numbers in product(*(range(len(self.axes[axis].starts)) for axis in self.order)):
-            placed = dict(zip(self.order, numbers, strict=True))
-            yield placed[0], placed[1], placed[2]
+            yield self.placed(*numbers)
+
+    def placed(self, slab: Where, row: Where, column: Where) -> tuple[Where, Where, Where]:
+        """What belongs to the slowest, the second and the fastest axis as (I, J, K)."""
+        found = dict(zip(self.order, (slab, row, column), strict=True))
+        return found[0], found[1], found[2]
 
     def box(self, numbers: Corner) -> Box:
         """The voxels of a window."""

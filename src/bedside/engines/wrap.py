@@ -1,9 +1,10 @@
 """Wrappers around an engine's function: a volume of any size out of windows of one size."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from bedside.core.heap import give_back, kept_heap
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import FloatArray, Forward
 from bedside.engines.memory import MEGABYTE, Ceiling, PeakWatch, resident_bytes
+from bedside.engines.spill import SpilledFrontier, least_bytes
 from bedside.engines.stream import FLOAT_BYTES, Frontier, Take, writable
 from bedside.engines.windows import Box, Corner, Shape, WindowGrid
 
@@ -20,6 +22,9 @@ SPARE_BYTES = 512 << 20
 """What a prediction may keep of the memory of earlier windows beyond what it needs, so that a window is quicker."""
 SMALL_BYTES = 1 << 30
 """A prediction that needs no more than this may keep so much; one that needs more gives back all it can after each window."""
+HELD_BYTES = 1 << 30
+"""Unfinished averages up to here stay in memory. Those below one row of windows of 60 classes fit (96^3 in 384 x 384 x 400:
+0.9 GB), so that none goes to the disk more than once, and far fewer classes, which are usual, never need it."""
 
 
 def unchanged(output: FloatArray) -> FloatArray:
@@ -33,8 +38,10 @@ class SlidingWindow:
 
     A volume smaller than the patch is padded with its edge values, half on each side, exactly as training patches are, and
     cropped back. Windows are spread evenly, first and last flush with the volume. What one window covers is one plain pass.
-    Everything is float32. `stream` gives each part of the average away as soon as no window is to come for it, so it holds
-    4 bytes x C_out x `WindowGrid.held_voxels`, one batch of windows, and the engine's own; a call holds the whole average.
+    Everything is float32. `stream` gives each part of the average away as soon as no window is to come for it, so open are
+    4 bytes x C_out x `WindowGrid.held_voxels`; what of that passes `most_held_bytes` waits on the disk, with the same bits (see
+    `SpilledFrontier` for how much is moved). With more classes only the engine's own memory grows further, and its outputs, which
+    an engine returns whole: 4 bytes x C_out x batch x voxels of a window. A call holds the whole average.
 
     Attributes:
         forward: the engine's function, (B, C_in, I, J, K) to (B, C_out, I, J, K).
@@ -42,6 +49,7 @@ class SlidingWindow:
         overlap: smallest overlap of neighbouring windows, as a fraction of the patch, 0 to below 1.
         activate: turns one window's raw output (C_out, I, J, K) into what is averaged; may overwrite it.
         batch: windows per call of `forward`.
+        most_held_bytes: of unfinished averages that `stream` keeps in memory.
     """
 
     forward: Forward
@@ -49,6 +57,7 @@ class SlidingWindow:
     overlap: float
     activate: Callable[[FloatArray], FloatArray] = unchanged
     batch: int = 1
+    most_held_bytes: int = HELD_BYTES
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
@@ -61,9 +70,17 @@ class SlidingWindow:
         i, j, k = (max(size, window) for size, window in zip(shape, self.patch, strict=True))
         return WindowGrid.of((i, j, k), self.patch, self.overlap)
 
-    def held_bytes(self, shape: Shape, channels: int) -> int:
-        """The most bytes of unfinished averages that `stream` holds for a volume of this shape."""
-        return FLOAT_BYTES * channels * self.grid(shape).held_voxels
+    def held_bytes(self, shape: Shape, channels: int, *, left_bytes: float = inf) -> int:
+        """The most bytes of unfinished averages that `stream` holds in memory for a volume of this shape.
+
+        Args:
+            shape: (I, J, K) voxels.
+            channels: of the output.
+            left_bytes: what a ceiling leaves for them; where that is too little to work with, the answer is more.
+        """
+        grid = self.grid(shape)
+        open_bytes, bound_bytes = _open_bytes(grid, channels), int(min(self.most_held_bytes, left_bytes))
+        return min(open_bytes, max(bound_bytes, least_bytes(grid, channels)))
 
     def __call__(self, array: FloatArray) -> FloatArray:
         """Compute (C_out, I, J, K) float32 of (C_in, I, J, K).
@@ -100,26 +117,28 @@ class SlidingWindow:
         Raises:
             IntegrityError: the engine's output does not have the shape of its windows.
             InputRejected: the engine's output holds NaN or infinity.
-            ResourceError: more memory would be needed than is allowed.
+            ResourceError: more memory would be needed than is allowed, or the disk is full of what memory may not hold.
         """
         spatial = (array.shape[1], array.shape[2], array.shape[3])
         image, before = self._padded(np.asarray(array, dtype=np.float32))
         grid = self.grid(spatial)
-        frontier, done, begun_bytes = Frontier(grid), 0, resident_bytes()
+        done, begun_bytes = 0, resident_bytes()
         progress.start("windows", float(grid.count))
         with ExitStack() as stack:
-            limit_bytes = 0
             for group in self._groups(grid):
                 with PeakWatch(wanted=not done) as watch:
                     outputs = self._compute(image, grid, group)
                 if not done:
-                    needed_bytes = watch.peak_bytes + self.held_bytes(spatial, outputs[0].shape[0]) + later_bytes
+                    channels, taken_bytes = outputs[0].shape[0], watch.peak_bytes + later_bytes
+                    held_bytes = self.held_bytes(spatial, channels, left_bytes=_left_bytes(ceiling, taken_bytes))
+                    needed_bytes = taken_bytes + held_bytes
                     if ceiling is not None:
                         ceiling.check(needed_bytes)
-                    if _is_small(needed_bytes, begun_bytes, ceiling):
+                    is_small = _is_small(needed_bytes, begun_bytes, ceiling)
+                    limit_bytes = needed_bytes + SPARE_BYTES if is_small else 0
+                    if is_small:
                         stack.enter_context(kept_heap())
-                        frontier.own_pages = False
-                        limit_bytes = needed_bytes + SPARE_BYTES
+                    frontier = stack.enter_context(_frontier(grid, channels, held_bytes, own_pages=not is_small))
                 for numbers in group:
                     frontier.add(numbers, outputs.pop(0))  # nothing of a window is held while the next is computed
                     for box, values in frontier.finished(numbers):
@@ -148,6 +167,25 @@ class SlidingWindow:
         """The activated outputs of a batch of windows; they may be overwritten."""
         windows = np.stack([image[(slice(None), *grid.box(numbers))] for numbers in group])
         return [writable(self.activate(output)) for output in checked(self.forward, windows)]
+
+
+def _open_bytes(grid: WindowGrid, channels: int) -> int:
+    """The most bytes of unfinished averages at any moment, wherever they are."""
+    return FLOAT_BYTES * channels * grid.held_voxels
+
+
+def _left_bytes(ceiling: Ceiling | None, taken_bytes: int) -> float:
+    return inf if ceiling is None else ceiling.left_bytes(taken_bytes)
+
+
+@contextmanager
+def _frontier(grid: WindowGrid, channels: int, held_bytes: int, *, own_pages: bool) -> Iterator[Frontier | SpilledFrontier]:
+    """Where the sums are kept: no file is made where all of them may be held."""
+    if held_bytes >= _open_bytes(grid, channels):
+        yield Frontier(grid, own_pages=own_pages)
+    else:
+        with SpilledFrontier(grid, channels, held_bytes) as frontier:
+            yield frontier
 
 
 def _is_small(needed_bytes: int, begun_bytes: int, ceiling: Ceiling | None) -> bool:
