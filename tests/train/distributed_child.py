@@ -73,7 +73,7 @@ def said(config, dataset: Dataset, what: str) -> dict[str, object]:
 def gradients(config, dataset: Dataset) -> dict[str, float]:
     """Largest difference of any gradient from that of one process, by batch and micro-batch; with it the largest gradient."""
     study, planned = config.study, fresh_plan(config, dataset)
-    examples, _ = pipeline._examples(config, dataset, planned, SILENT)
+    examples, *_ = pipeline._examples(config, dataset, planned, SILENT)
     found: dict[str, float] = {}
     with company(study, config.site, examples) as ranks:
         for batch, micro in ((5, 5), (3, 1), (6, 3)):
