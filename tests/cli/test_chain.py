@@ -184,8 +184,7 @@ def start(folder: Path, *words: str, sets: tuple[str, ...]) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("after", [0.0, 0.4, 1.2])
-@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "after"), [(signal.SIGUSR1, 0.0), (signal.SIGTERM, 0.4), (signal.SIGUSR1, 1.2)])
 def test_a_signal_that_comes_while_a_command_starts_ends_it(folder, how, after):
     process = start(folder, "train", "demo", sets=(*ALL, "train.steps=100000", "train.seed=8"))
     status = Path(f"/proc/{process.pid}/status")
