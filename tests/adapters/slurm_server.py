@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 CONF = """\
@@ -69,12 +70,22 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def slurm_server(folder: Path, *, nodes: int = 1) -> Iterator[dict[str, str]]:
+def slurm_server(place: Path, *, nodes: int = 1) -> Iterator[dict[str, str]]:
     """Start munged, slurmctld and a slurmd for each node; yields the environment in which SLURM's commands find them.
 
     Both nodes are this machine, under names that it answers to: jobs of two nodes are two steps of one training that know each
-    other by these names only.
+    other by these names only. What they keep lies in `place`, which they know by a short name: a socket's has 108 letters at most
+    (unix(7)), and a job whose socket would have more is held.
     """
+    with TemporaryDirectory(prefix="slurm-") as short:
+        folder = Path(short) / "at"
+        place.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(place)
+        Path(short).chmod(0o755)
+        yield from _serve(folder, nodes)
+
+
+def _serve(folder: Path, nodes: int) -> Iterator[dict[str, str]]:
     host = socket.gethostname()
     names = (host, "localhost")[:nodes]
     for name in ("state", *(f"spool-{name}" for name in names)):
