@@ -145,7 +145,7 @@ def stopped_and_resumed(config, dataset, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's own modules, when inductor imports them
-@pytest.mark.filterwarnings("ignore:The distutils package:DeprecationWarning")  # as above
+@pytest.mark.filterwarnings("ignore:.*[Dd]istutils")  # as above, where something else has imported setuptools or distutils before
 def test_a_compiled_training_that_was_stopped_ends_with_the_weights_of_one_that_was_not(config, dataset, monkeypatch):
     config = load(config.workspace.folder, overrides=["train.compile=on", "train.steps=6"])
     whole, resumed, run = stopped_and_resumed(config, dataset, monkeypatch)
