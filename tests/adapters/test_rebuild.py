@@ -205,3 +205,15 @@ def test_a_version_that_is_not_in_normal_form_is_asked_for_as_it_stands():
     assert lock_of({"a": "2024.07.01", "b": "1.0rc1", "c": "1!2.0.post1.dev2+cu130"}) == (
         "a==2024.07.01\nb===1.0rc1\nc===1!2.0.post1.dev2+cu130\n"
     )
+
+
+def test_looking_for_pip_leaves_torchs_compiler_the_distutils_that_it_needs():
+    text = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from bedside.adapters.installers import installers\n"
+        "assert any(one.name == 'pip' for one in installers())\n"
+        "import setuptools, distutils.core; print(distutils.core.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "setuptools" in done.stdout

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +55,9 @@ def installers() -> tuple[Installer, ...]:
 
 
 def _pip() -> Installer | None:
-    if find_spec("pip") is None:
+    try:
+        distribution("pip")  # to look for its module would make setuptools give way to Python's distutils in this process
+    except PackageNotFoundError:
         return None
     program = (sys.executable, "-m", "pip")
     listed = subprocess.run([*program, "config", "list"], stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603
