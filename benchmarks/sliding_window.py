@@ -9,8 +9,7 @@ time; where its answer cannot fit below the limit of address space that it is gi
 overlap 0.5 of 160^3), alternating turns in one process; seconds of processor time, because the machine is shared.
 
 `--only sums`: open sums of 60 and 120 classes with the bound that a prediction has (what passes it waits on the disk) and with
-none, under an engine of one multiplication and one addition. Only the first two slabs are computed; in the second as much is open
-as in any later one. Written and read is what was asked of the system in all (/proc/self/io), imports included.
+none, under an engine of two operations; the first two slabs only, as no later one has more open. Written and read: /proc/self/io.
 """
 
 import argparse

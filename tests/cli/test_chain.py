@@ -205,7 +205,9 @@ def wait_for(pattern: str, folder: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
+)
 def test_training_that_is_stopped_goes_on_by_itself(folder, how):
     long = (*ALL, "train.steps=60", "train.seed=3", "train.checkpoint_minutes=0.002")
     process = start(folder, "train", "demo", sets=long)

@@ -136,6 +136,7 @@ def test_two_processes_train_as_one_does_and_only_the_first_writes(tmp_path):
     assert (both / "ledger.jsonl").read_text().count('"trained"') == 1
 
 
+@pytest.mark.slow
 def test_divided_weights_give_the_gradient_of_whole_ones(tmp_path):
     trainings = Trainings(tmp_path, strategy="fsdp")
     trainings.ask(trainings.study("a"), 2, "gradient")

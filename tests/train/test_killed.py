@@ -45,6 +45,7 @@ def assert_same(reports: list[dict]) -> None:
         assert report["left_over"] == []
 
 
+@pytest.mark.slow
 def test_seven_kills_in_one_training_lose_at_most_one_interval_each_and_no_bit(tmp_path):
     reports = killed(tmp_path, [FEW], minutes=EVERY_STEP)
     assert_same(reports)
