@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ingest_child import config as small_study
 
-from bedside.core.config import Config, Study
+from bedside.core.config import Config
 from bedside.core.dataset import CaseRecord, Manifest, VolumeRecord
 from bedside.core.digest import canonical_json, digest_json
 from bedside.core.identity import Identity
 from bedside.core.ledger import Entry
-from bedside.core.site import Site
-from bedside.core.workspace import Workspace
 from bedside.data.split import split_patients
 from bedside.formats.nifti import write_nifti
 from bedside.ingest.arrays import store_array, stored_form
@@ -31,17 +30,6 @@ from bedside.ingest.records import case_digest
 
 BATCHES, ADDED = 5, 10
 SHAPE = (6, 5, 4)
-STUDY = {
-    "study": "growing",
-    "contract": {"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": {"background": 0, "bone": 7}},
-    "source": {"images": "images", "labels": "labels", "identity": "keep"},
-    "split": {"test": 0.2, "folds": 2, "seed": 0},
-    "task": {"name": "segmentation"},
-    "network": {"name": "dynunet"},
-    "train": {"patch": [8, 8, 8]},
-    "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-    "accelerate": {"stages": [{"name": "onnxruntime"}]},
-}
 
 
 def image(number: int) -> np.ndarray:
@@ -88,7 +76,7 @@ def begin(config: Config, count: int) -> None:
 def received(root: Path, first: int) -> Path:
     """Ten volumes with masks that no other batch has."""
     for number in range(first, first + ADDED):
-        for folder, array in (("images", image(number)), ("labels", np.full(SHAPE, 7, np.uint8))):
+        for folder, array in (("images", image(number)), ("labels", np.ones(SHAPE, np.uint8))):
             (root / folder).mkdir(parents=True, exist_ok=True)
             write_nifti(root / folder / f"n{number:08d}.nii.gz", array, np.eye(4))
     return root
@@ -96,12 +84,11 @@ def received(root: Path, first: int) -> Path:
 
 def seconds(folder: Path, count: int) -> float:
     """Processor time of one added batch."""
-    study, site = Study.model_validate(STUDY), Site(executor="inline")
-    begin(Config(study, site, Workspace(folder / "study")), count)
+    begin(small_study(folder / "study", "CT", processes=1, labels="labels"), count)
     took = []
     for batch in range(BATCHES):
         source = received(folder / f"batch-{batch}", 1_000_000 + ADDED * batch)
-        config = Config(study, site, Workspace(folder / "study"))
+        config = small_study(folder / "study", "CT", processes=1, labels="labels")
         start = time.process_time()
         dataset = ingest(config, source, add=True)
         took.append(time.process_time() - start)

@@ -2,9 +2,13 @@
 
 import os
 import random
+import resource
 import shutil
+import signal
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -29,9 +33,15 @@ def scans() -> Path:
     return Path(os.environ.get("BEDSIDE_DATA") or REPOSITORY.parent / "shared" / "data")
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("real") and not scans().is_dir():
+def need_scans() -> None:
+    """Leave a test out, loudly, where there are no real scans."""
+    if not scans().is_dir():
         pytest.skip(f"{NO_SCANS}: set BEDSIDE_DATA to the folder that holds them")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("real"):
+        need_scans()
     if item.get_closest_marker("git") and shutil.which("git") is None:
         pytest.skip(f"{NO_GIT}: this test needs it")
 
@@ -54,10 +64,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real scans (BEDSIDE_DATA, or ../shared/data beside the checkout); without it the test is skipped loudly."""
-    folder = scans()
-    if not folder.is_dir():
-        pytest.skip(f"{NO_SCANS}: set BEDSIDE_DATA to the folder that holds them")
-    return folder
+    need_scans()
+    return scans()
 
 
 @pytest.fixture
@@ -83,3 +91,21 @@ def _seeded() -> None:
         torch.manual_seed(0)
         if "PYTEST_XDIST_WORKER" in os.environ:
             torch.set_num_threads(1)
+
+
+@pytest.fixture
+def limited_file_size() -> Callable[[int], AbstractContextManager[None]]:
+    """Within the block no file grows beyond a number of bytes: the kernel answers EFBIG, as a full disk answers ENOSPC."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit

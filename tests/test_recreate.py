@@ -245,7 +245,7 @@ def test_a_run_done_again_in_an_environment_that_was_built_for_it_is_the_same_to
 
 def command(monkeypatch, capsys, *arguments):
     """Run the command line in this process: its exit code and what it printed."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     monkeypatch.setattr(sys, "argv", ["bedside", "recreate", *arguments, "--json"])
     try:
         return cli.run(), json.loads(capsys.readouterr().out)

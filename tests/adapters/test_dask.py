@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from distributed import LocalCluster
+from tests.adapters.received import STUDY, write_received
 
 from bedside.adapters import dask
 from bedside.adapters.dask import Batch, DaskExecutor, Limits, limited, slurm_cluster
@@ -105,24 +106,8 @@ def test_a_folder_reads_alike_on_a_cluster_in_processes_and_here(executor, tmp_p
 
 
 def test_a_whole_ingest_on_a_cluster_gives_the_same_dataset(cluster, tmp_path):
-    received = tmp_path / "received"
-    for number in range(4):
-        values = np.random.default_rng(number).integers(-1000, 1000, (8, 7, 6)).astype(np.int16)
-        series = Volume.of(values, np.diag([1.0, 1.0, 2.0, 1.0]))
-        write_series(received / "images" / str(number), series, identity=SeriesIdentity.of(f"P{number}", str(number)))
-    (received / "images" / "damaged.dcm").write_bytes(b"damaged")
-    sections = {
-        "study": "cluster",
-        "contract": {"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": {"background": 0, "bone": 1}},
-        "source": {"images": "images", "labels": None, "identity": "keep"},
-        "split": {"test": 0.25, "folds": 2, "seed": 0},
-        "task": {"name": "segmentation"},
-        "network": {"name": "dynunet"},
-        "train": {"patch": [8, 8, 8]},
-        "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-        "accelerate": {"stages": [{"name": "onnxruntime"}]},
-    }
-    study = Study.model_validate(sections)
+    received = write_received(tmp_path / "received")
+    study = Study.model_validate(STUDY)
     patient = Limits(memory_gb=1, seconds=30)
     with (
         LocalProcesses(2, memory_gb=1, seconds=30) as processes,

@@ -5,25 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from tests.adapters.slurm_server import missing, slurm_server
+from tests.adapters.received import STUDY, write_received
+from tests.adapters.slurm_server import need_slurm, slurm_server
 
-from bedside.core.volume import Volume
-from bedside.formats.dicom_write import SeriesIdentity, write_series
-
-STUDY = {
-    "study": "cluster",
-    "contract": {"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": {"background": 0, "bone": 1}},
-    "source": {"images": "images", "labels": None, "identity": "keep"},
-    "split": {"test": 0.25, "folds": 2, "seed": 0},
-    "task": {"name": "segmentation"},
-    "network": {"name": "dynunet"},
-    "train": {"patch": [8, 8, 8]},
-    "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-    "accelerate": {"stages": [{"name": "onnxruntime"}]},
-}
 JOBQUEUE = {"jobqueue": {"slurm": {"queue": "low", "walltime": "00:10:00", "interface": "lo", "log-directory": "logs"}}}
 SITE = "versioning: off\ntracking: off\nthreads: 1\nworker_memory_gb: 1\nprocesses: 2\nexecutor: "
 
@@ -40,15 +26,8 @@ def ingest(folder: Path, executor: str, received: Path) -> dict:
 
 @pytest.mark.slow
 def test_an_ingest_over_jobs_of_a_real_slurm_gives_the_dataset_of_one_process(tmp_path, monkeypatch):
-    gone = missing()
-    if gone:
-        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
-    received = tmp_path / "received"
-    for number in range(4):
-        values = np.random.default_rng(number).integers(-1000, 1000, (8, 7, 6)).astype(np.int16)
-        series = Volume.of(values, np.diag([1.0, 1.0, 2.0, 1.0]))
-        write_series(received / "images" / str(number), series, identity=SeriesIdentity.of(f"P{number}", str(number)))
-    (received / "images" / "damaged.dcm").write_bytes(b"damaged")
+    need_slurm()
+    received = write_received(tmp_path / "received")
     (tmp_path / "dask").mkdir()
     (tmp_path / "dask" / "jobqueue.yaml").write_text(yaml.safe_dump(JOBQUEUE))
     monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "dask"))

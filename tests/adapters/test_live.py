@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from tests.listening import Heard
 from tests.train.conftest import put_dataset, write_study
 
 from bedside.adapters import live as module
@@ -21,17 +22,6 @@ from bedside.train.pipeline import train
 
 LIVE = Live("train-0", 1.0, 2.0, 0.5, None, 0.1, 0.2, 0.9, 2, 800.0, 900.0, 36.0, measured=False)
 OFTEN = 0.0
-
-
-class Heard:
-    def __init__(self):
-        self.said = []
-
-    def start(self, what, total):
-        self.said.append((what, total))
-
-    def advance(self, done, note=""):
-        self.said.append((done, note))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.adapters.slurm_server import missing, slurm_server
+from tests.adapters.slurm_server import need_slurm, slurm_server
 
 from bedside.adapters.slurm import Slurm
 from bedside.core.errors import ResourceError, UsageError
@@ -132,9 +132,7 @@ def test_a_job_that_slurm_forgot_is_gone_and_other_troubles_are_errors(tools, tm
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    gone = missing()
-    if gone:
-        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    need_slurm()
     with slurm_server(tmp_path_factory.mktemp("slurm")) as environ:
         before = {name: os.environ.get(name) for name in ("SLURM_CONF", "PATH")}
         os.environ.update({name: environ[name] for name in before})

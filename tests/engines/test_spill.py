@@ -1,12 +1,10 @@
 """Claims about open sums that wait on the disk: the same bits, bounded memory, and nothing left behind."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -94,24 +92,6 @@ def given_by(frontier, grid, outputs):
 def tiny_pieces(monkeypatch):
     """One plane is read at once, so that small volumes are spilled too."""
     monkeypatch.setattr(spill, "JOINED_BYTES", 1)
-
-
-@pytest.fixture
-def limited_file_size():
-    """Within the block no file grows beyond a number of bytes: the kernel answers EFBIG, as a full disk answers ENOSPC."""
-
-    @contextmanager
-    def limit(size):
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, handler)
-
-    return limit
 
 
 @given(

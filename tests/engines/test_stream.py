@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.listening import Heard
 
 from bedside.core.errors import ResourceError
 from bedside.core.volume import Reorientation
@@ -192,17 +193,6 @@ def test_a_turned_scan_is_filled_in_its_own_axes(unet, case):
     np.testing.assert_array_equal(turn.undo(found[0].uncertainty[None])[0], expected[0].uncertainty)
 
 
-class Listener:
-    def __init__(self):
-        self.said = []
-
-    def start(self, what, total):
-        self.said.append((what, total))
-
-    def advance(self, done, note=""):
-        self.said.append((done, note))
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 def test_nothing_of_a_window_is_held_while_the_next_is_computed(batch):
     before = []
@@ -230,7 +220,7 @@ def test_memory_of_windows_is_kept_where_little_is_needed_and_much_is_allowed(ne
 
 
 def test_every_window_is_told(unet, case):
-    told = Listener()
+    told = Heard()
     predictor = open_model(unet, progress=told)
     predictor(case)
     count = predictor.window.grid((20, 12, 17)).count
@@ -240,7 +230,7 @@ def test_every_window_is_told(unet, case):
 
 class TestMemory:
     def test_what_cannot_fit_is_refused_before_a_window_is_computed(self, unet, case):
-        told = Listener()
+        told = Heard()
         with pytest.raises(ResourceError, match=r"needs about \d+ MB of memory at its peak and 8 MB are allowed") as caught:
             open_model(unet, memory_mb=8, progress=told)(case)
         assert (caught.value.exit_code, caught.value.code) == (6, "MEMORY")

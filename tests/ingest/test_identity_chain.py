@@ -5,7 +5,6 @@ The one exception is the DICOM segmentation of a prediction: it goes back beside
 
 import json
 import logging
-import resource
 import sys
 from pathlib import Path
 
@@ -93,18 +92,14 @@ def test_no_seed_is_in_any_byte_that_the_later_commands_write_or_say(tmp_path, c
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_seed_is_told_by_what_the_later_commands_cannot_do(tmp_path, command, series, capfd, caplog):
+def test_no_seed_is_told_by_what_the_later_commands_cannot_do(tmp_path, command, series, limited_file_size, capfd, caplog):
     study = tmp_path / "test"
     early = [command(verb) for verb in ("train", "evaluate", "promote", "accelerate")]
     assert set(early) == {2}
     assert command("ingest", "--from", series.parents[1]) == 0
     assert command("train") == 0
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    with limited_file_size(4096):
         full = [command("evaluate"), command("predict", "--from", series, "--to", tmp_path / "results")]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert full == [6, 6]
     assert command("evaluate") == 0
     weights = next(path for path in (study / "store").glob("*/weights.safetensors"))

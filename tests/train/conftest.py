@@ -1,8 +1,5 @@
 """A study small enough to train in a second: bright balls in noise, 20 x 18 x 16 voxels."""
 
-import resource
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,21 +77,3 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def dataset(config: Config) -> Dataset:
     return put_dataset(config.workspace, config.study.contract)
-
-
-@pytest.fixture
-def limited_file_size():
-    """Within the block no file grows beyond a number of bytes: the kernel answers EFBIG, as a full disk answers ENOSPC."""
-
-    @contextmanager
-    def limit(size: int):
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, handler)
-
-    return limit

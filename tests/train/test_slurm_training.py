@@ -7,7 +7,7 @@ import time
 
 import pytest
 import yaml
-from tests.adapters.slurm_server import missing, slurm_server
+from tests.adapters.slurm_server import need_slurm, slurm_server
 from tests.train.conftest import put_dataset, write_study
 from tests.train.test_distributed import NETWORK
 
@@ -48,9 +48,7 @@ def wait_for(reached, *, seconds: float, what: str) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_was(tmp_path, monkeypatch):
-    gone = missing()
-    if gone:
-        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    need_slurm()
     straight = write_study(tmp_path / "straight", steps=STEPS)
     config = load(straight)
     put_dataset(config.workspace, config.study.contract)
@@ -84,9 +82,7 @@ def test_a_job_that_is_preempted_twice_ends_with_the_weights_of_one_that_never_w
 def test_a_job_that_reaches_its_time_limit_goes_on_in_the_next_and_ends_with_the_weights_of_one_that_was_never_stopped(
     tmp_path, monkeypatch
 ):
-    gone = missing()
-    if gone:
-        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    need_slurm()
     probe = write_study(tmp_path / "probe", steps=100)
     config = load(probe)
     put_dataset(config.workspace, config.study.contract)
@@ -113,9 +109,7 @@ def test_a_job_that_reaches_its_time_limit_goes_on_in_the_next_and_ends_with_the
 
 @pytest.mark.slow
 def test_a_training_of_two_nodes_ends_with_the_weights_of_two_processes_here_though_it_was_preempted(tmp_path, monkeypatch):
-    gone = missing()
-    if gone:
-        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    need_slurm()
     often = ("--set", "train.checkpoint_minutes=0.005")
     here, folder = (write_study(tmp_path / name, steps=TOGETHER) for name in ("here", "nodes"))
     for one in (here, folder):
