@@ -67,12 +67,15 @@ def sizes_of_another_type():
     big = struct.pack("<I", 0x10008)
     for vr, value in {
         "UL": big, "SL": big, "FL": struct.pack("<f", 8.0), "FD": struct.pack("<d", 8.0), "IS": b"8 ", "DS": b"8.", "LO": b"8 ",
-        "OB": us(8), "UN": us(8), "AT": big, "OW": us(8), "SV": struct.pack("<q", 8), "UV": struct.pack("<Q", 1 << 40),
+        "OB": us(8), "UN": big, "AT": big, "OW": us(8), "SV": struct.pack("<q", 8), "UV": struct.pack("<Q", 1 << 40),
     }.items():  # fmt: skip
         for tag, name in ((0x00280010, "Rows"), (0x00280011, "Columns")):
             yield among(
                 "D5 Rows and Columns of another type", f"{name} as {vr}", sound.put(tag, vr, value).bytes(), codes=GEOMETRY
             )
+    for tag, name in ((0x00280010, "Rows"), (0x00280011, "Columns")):  # UN holds what implicit VR would (PS3.5 6.2.2)
+        yield among("D5 Rows and Columns of VR UN", name, sound.put(tag, "UN", us(8)).bytes(), expect=SOUND)
+        yield among("D5 Rows and Columns of VR UN", f"{name}, none", sound.put(tag, "UN", us(0)).bytes(), codes=GEOMETRY)
     for count in (0, 1, 3, 4):
         yield among("D5 Rows and Columns of another type", f"{count} bytes", sound.put(0x00280010, "US", b"\x08" * count).bytes())
 

@@ -75,15 +75,20 @@ def test_what_the_walk_steps_over_is_entered_sixty_four_deep_and_no_deeper(depth
     assert refused.value.code == "DCM_DEPTH"
 
 
-@pytest.mark.parametrize("depth", [65, 20_000])
-def test_a_sequence_that_is_called_unknown_is_removed_unentered(depth):
+@pytest.mark.parametrize("depth", [1, 64, 65, 20_000])
+def test_a_sequence_that_is_called_unknown_is_entered_as_deep_as_one_without_a_vr(depth):
     sound = ct_slice(1)
     at = next(end for tag, end in sound.ends() if tag == 0x00081090)
     unknown = element(0x00081140, "UN", nested(depth, "implicit")[8:])
     engine = Deidentifier(Identity("pseudonym", SECRET.encode()))
-    done = engine.file(sound.bytes()[:at] + unknown + sound.bytes()[at:])
-    assert b"\x08\0\x40\x11" not in done.data
-    assert done.data == engine.file(sound.bytes()).data
+    data = sound.bytes()[:at] + unknown + sound.bytes()[at:]
+    if depth <= 64:
+        assert fault(engine, data) == ""
+        assert b"\x08\0\x40\x11SQ" in engine.file(data).data
+        return
+    with pytest.raises(InputRejected) as refused:
+        engine.file(data)
+    assert refused.value.code == "DCM_DEPTH"
 
 
 @pytest.mark.parametrize("depth", [65, 20_000])

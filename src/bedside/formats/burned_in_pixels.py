@@ -349,9 +349,9 @@ def _restored(data: bytes, elements: Elements, picture: Picture, samples: _Sampl
     written = struct.pack("<HH", 0x0028, 0x0004) + b"CS" + struct.pack("<H", len(name)) + name
     if picture.samples == 3 and _PLANAR not in elements.table:
         written += _planar_element()
-    edits.append((named.start - 8, named.end, written))
+    edits.append((_start(named), named.end, written))
     if picture.samples == 3 and _PLANAR in elements.table:
-        edits.append((elements.table[_PLANAR].start - 8, elements.table[_PLANAR].end, _planar_element()))
+        edits.append((_start(elements.table[_PLANAR]), elements.table[_PLANAR].end, _planar_element()))
     start = data_set_start(data)
     return _new_meta(data[:start]) + _spliced(data, edits, start)
 
@@ -361,7 +361,12 @@ def _planar_element() -> bytes:
 
 
 def _removal(place: Element) -> tuple[int, int, bytes]:
-    return place.start - (12 if place.vr in _LONG_VRS else 8), place.end, b""
+    return _start(place), place.end, b""
+
+
+def _start(place: Element) -> int:
+    """Where the element's tag stands; compressed files are in explicit VR, so one that names no VR was written as UN."""
+    return place.start - (12 if place.vr in {"", *_LONG_VRS} else 8)
 
 
 def _spliced(data: bytes, edits: Sequence[tuple[int, int, bytes]], start: int) -> bytes:

@@ -26,6 +26,7 @@ from bedside.formats.deidentify_seal import already
 from bedside.formats.deidentify_table import is_classic, table
 from bedside.formats.deidentify_write import part10
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
+from bedside.formats.dicom_syntax import BIG_ENDIAN, IMPLICIT
 from bedside.formats.dicom_values import name, text
 from bedside.formats.gate import LIMITS, Limits, guarded
 
@@ -155,6 +156,7 @@ class Deidentifier:
                 again=again,
                 keeps_dates=self.options.dates == "keep",
                 max_depth=self.limits.max_depth,
+                names_types=elements.syntax not in {IMPLICIT, BIG_ENDIAN},
                 received=name(elements, PATIENT_ID),
             )
             acting.learn(dataset)

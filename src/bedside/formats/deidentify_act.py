@@ -25,6 +25,7 @@ from bedside.formats.deidentify_values import (
     shifted_moment,
     sound_time,
 )
+from bedside.formats.deidentify_write import LONG_VRS
 
 _STANDARD_UIDS = "1.2.840.10008."
 _UID = re.compile(r"[0-9.]{1,64}\Z")
@@ -41,7 +42,8 @@ _CODES = frozenset(
 )
 _PLACES = frozenset({0x00080080, 0x00080081, 0x00081040})
 _BIRTH = 0x00100030
-_CONTENT, _PERSON_CODE = 0x0040A730, "CodeSequence"
+_SIGNED, _LONGEST_SHORT = 0x00280103, 0xFFFE
+_CONTENT, _OBSERVER, _FLOW, _WAVEFORM, _PERSON_CODE = 0x0040A730, 0x0040A073, 0x00340001, 0x0040B020, "CodeSequence"
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Acting:
         keeps_dates: whether dates stay, so that a date of birth may also be another date.
         max_depth: of nested sequences. The walk before bounds only those that it can tell from bytes: not those of known length
             without a VR, which the library knows by their tags.
+        names_types: whether the file is written in explicit VR, little endian, where an element of VR UN is one in implicit VR.
         done: (tag, what, rule) to how often.
         received: PatientID of the file.
     """
@@ -70,6 +73,7 @@ class Acting:
     again: bool
     keeps_dates: bool
     max_depth: int
+    names_types: bool = False
     done: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     received: str = field(default="", repr=False)
     _names: set[str] = field(default_factory=set, repr=False)
@@ -79,6 +83,7 @@ class Acting:
     _known: Known = field(default_factory=Known, repr=False)
     _sound: set[tuple[int, str | None, bytes | None]] = field(default_factory=set, repr=False)
     _depth: int = 0
+    _signed: bool = False
 
     def known(self) -> Known:
         """Everything to look for in what is written."""
@@ -91,6 +96,8 @@ class Acting:
         Raises:
             InputRejected: DCM_ELEMENTS: more of them than belong to one patient; DCM_DEPTH.
         """
+        if _SIGNED in dataset:
+            self._signed = int.from_bytes(bytes(dataset.get_item(_SIGNED).value or b""), "little") == 1
         if not self.again:
             self._collect(dataset)
         self._known = Known.of(self._names, self._codes, self._uids)
@@ -101,8 +108,9 @@ class Acting:
             )
 
     def _collect(self, dataset: Dataset) -> None:
-        for tag, element in list(dataset.items()):
+        for tag, received in list(dataset.items()):
             number = int(tag)
+            element = self._named(dataset, number, received)
             vr = _vr(element) or _defined(number)
             if vr == "SQ" and not (number >> 16) % 2 and _defined(number) == "SQ":
                 for item in self._items(dataset, number):
@@ -141,7 +149,24 @@ class Acting:
         if CHARACTER_SET in dataset:
             del dataset[CHARACTER_SET]
 
-    def _element(self, dataset: Dataset, tag: int, element: DataElement | RawDataElement) -> None:
+    def _named(self, dataset: Dataset, tag: int, element: DataElement | RawDataElement) -> DataElement | RawDataElement:
+        """The element with its VR: PS3.5 6.2.2 has UN hold what implicit VR would, so the dictionary knows what it is.
+
+        It stays UN, and so is removed, where the dictionary does not know it, or where its length does not fit its VR.
+        """
+        if not self.names_types or not isinstance(element, RawDataElement) or element.VR not in {"UN", None}:
+            return element
+        vr = _defined(tag)
+        if " or " in vr:
+            vr = "OW" if "OW" in vr else "SS" if self._signed else "US"
+        if not vr or (len(element.value or b"") > _LONGEST_SHORT and vr not in LONG_VRS):
+            vr = "UN"
+        named = element._replace(VR=vr, is_implicit_VR=True)
+        dataset[tag] = named
+        return named
+
+    def _element(self, dataset: Dataset, tag: int, received: DataElement | RawDataElement) -> None:
+        element = self._named(dataset, tag, received)
         decision = self.decide(tag, _vr(element), self.classic)
         if decision.what == "kept":
             return
@@ -287,19 +312,34 @@ def _replace(dataset: Dataset, tag: int) -> None:
     if vr != "SQ":
         dataset[tag] = DataElement(tag, vr, DUMMIES[vr])
         return
+    dataset[tag] = DataElement(tag, "SQ", Sequence(_items(tag)))
+
+
+def _items(tag: int) -> list[Dataset]:
+    """What stands in the place of a sequence's items: one that says nothing and has what PS3.3 requires of it.
+
+    No item where there is none that says nothing: a graphic annotation would be drawn on the image.
+    """
     item = Dataset()
-    if tag == _CONTENT:
-        item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", "REMOVED"
-        concept = Dataset()
-        concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning = "121106", "DCM", "Comment"
-        item.ConceptNameCodeSequence = Sequence([concept])
-    else:
-        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "REMOVED", "99BEDSIDE", "Removed"
-    dataset[tag] = DataElement(tag, "SQ", Sequence([item] if tag == _CONTENT or _is_codes(tag) else []))
+    if tag == _CONTENT:  # PS3.3 C.17.3
+        item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", DUMMIES["UT"]
+        item.ConceptNameCodeSequence = Sequence([_code("121106", "DCM", "Comment")])
+    elif tag == _OBSERVER:  # C.17.2
+        item.VerifyingObserverName, item.VerifyingOrganization = DUMMIES["PN"], DUMMIES["LO"]
+        item.VerificationDateTime, item.VerifyingObserverIdentificationCodeSequence = DUMMIES["DT"], Sequence()
+    elif tag == _FLOW:  # C.7.6.25
+        item.FlowIdentifier = DUMMIES["OB"]
+    elif tag == _WAVEFORM:  # C.10.10
+        item.UnformattedTextValue, item.ReferencedWaveformChannels = DUMMIES["ST"], [1, 0]
+    elif str(dictionary_keyword(tag)).endswith(_PERSON_CODE):
+        item = _code("REMOVED", "99BEDSIDE", "Removed")
+    return [item] if len(item) else []
 
 
-def _is_codes(tag: int) -> bool:
-    return str(dictionary_keyword(tag)).endswith(_PERSON_CODE)
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    return code
 
 
 _BY_FORM: dict[str, Callable[[Dataset, int], None]] = {"removed": _remove, "emptied": _empty, "replaced": _replace}

@@ -187,12 +187,15 @@ def _free_text(one: Attribute, _options: Deidentification) -> tuple[str, str] | 
     if one.tag in _CODE_TEXT:
         return "checked", "removed"
     speaks = one.defined in _SHORT_TEXT and dictionary_keyword(one.tag).endswith(_SPEAKING)
-    return ("removed", "removed") if speaks or {one.vr, one.defined} & _FREE_TEXT else None
+    what = "removed" if one.classic else "replaced"
+    return (what, what) if speaks or {one.vr, one.defined} & _FREE_TEXT else None
 
 
 def _rest(one: Attribute, _options: Deidentification) -> tuple[str, str] | None:
     if one.vr == "SQ":
         return "entered", "entered"
+    if one.defined in {"LO", "SH"}:
+        return "checked", "replaced"
     if one.vr in _SHORT_TEXT or one.defined in _SHORT_TEXT:
         return "checked", "emptied"
     return ("number", "emptied") if one.vr in _NUMBERS or one.defined in _NUMBERS else ("kept", "kept")
@@ -244,13 +247,14 @@ RULES = (
     ),
     Rule(
         "free text",
-        "Free text (AE, LT, ST, UC, UR, UT), comments, addresses and serial numbers that the table does not name are removed.",
+        "Free text (AE, LT, ST, UC, UR, UT), comments, addresses and serial numbers that the table does not name are removed; in"
+        " objects other than single-frame images, where some must not be missing, a dummy stands in their place.",
         _free_text,
     ),
     Rule(
         "rest",
-        "Everything else stays; a short text that holds a name, an identifier or a date of birth of the same file is emptied, so"
-        " is a code or a number that is not of its form.",
+        "Everything else stays; a short text with a name, an identifier or a date of birth of the same file becomes a dummy;"
+        " a code with one is emptied, so is a code or a number that is not of its form.",
         _rest,
     ),
 )

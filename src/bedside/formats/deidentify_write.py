@@ -14,13 +14,12 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import BaseTag
 
-from bedside.formats.dicom_syntax import BIG_ENDIAN, DEFLATED
+from bedside.formats.dicom_syntax import BIG_ENDIAN, DEFLATED, IMPLICIT
 
-_IMPLICIT = "1.2.840.10008.1.2"
 _UTF_8 = "ISO_IR 192"
 _ITEM, _ITEM_END, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
-_LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _FORBIDDEN_GROUPS = (0x0000, 0x0002)
 
 
@@ -39,7 +38,7 @@ def part10(dataset: Dataset, meta: FileMetaDataset) -> bytes:
     syntax = str(meta.TransferSyntaxUID)
     head = DicomBytesIO()
     write_file_meta_info(head, meta, enforce_standard=True)
-    body = _Encoder(implicit=syntax == _IMPLICIT, big=syntax == BIG_ENDIAN).items(dataset)
+    body = _Encoder(implicit=syntax == IMPLICIT, big=syntax == BIG_ENDIAN).items(dataset)
     if syntax == DEFLATED:
         packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         body = packer.compress(body) + packer.flush()
@@ -94,7 +93,7 @@ class _Encoder:
         number = self._pair.pack(tag >> 16, tag & 0xFFFF)
         if self.implicit:
             return number + self._long.pack(length)
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             return number + vr.encode("ascii") + b"\0\0" + self._long.pack(length)
         if len(vr) != 2:
             raise ValueError

@@ -331,7 +331,8 @@ class _Walk:
         else:
             if start + length > top.limit:
                 raise _truncated()
-            place = Element(vr, start, start + length)
+            unknown = vr == "UN" and self._order == "<"  # then it holds what implicit VR would (PS3.5 6.2.2)
+            place = Element("" if unknown else vr, start, start + length)
             self._at = start + length
         if place is not None and table is not None and (root or top.role == "macro"):
             table.setdefault(tag, place)

@@ -1,0 +1,33 @@
+"""Files whose elements are of VR UN although the standard defines them, as archives write what they once did not know."""
+
+import struct
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.dataelem import DataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
+
+CHARACTER_SET, PIXEL_DATA = 0x00080005, 0x7FE00010
+_META = 144
+"""Bytes before the first element after the group length of the file meta information (PS3.10 7.1)."""
+
+
+def as_unknown(data: bytes, *, keeps: frozenset[int] = frozenset({CHARACTER_SET, PIXEL_DATA})) -> bytes:
+    """The same file in explicit VR little endian with every element of VR UN, its value as implicit VR has it (PS3.5 6.2.2)."""
+    received = dcmread(BytesIO(data))
+    start = _META + struct.unpack_from("<I", data, _META - 4)[0]
+    parts = [_encoded(element, implicit=False) if int(element.tag) in keeps else _unknown(element) for element in received]
+    return data[:start] + b"".join(parts)
+
+
+def _unknown(element: DataElement) -> bytes:
+    value = _encoded(element, implicit=True)[8:]
+    return struct.pack("<HH2sHI", element.tag.group, element.tag.element, b"UN", 0, len(value)) + value
+
+
+def _encoded(element: DataElement, *, implicit: bool) -> bytes:
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, implicit
+    write_data_element(stream, element)
+    return bytes(stream.getvalue())
