@@ -254,6 +254,7 @@ def test_schema_names_every_part(tmp_path):
         "non_inferiority",
         "absolute",
         "latency",
+        "superiority",
     ):
         assert f'"{name}"' in text
     assert "versioning" in bedside("schema", "--site", cwd=tmp_path).out

@@ -226,6 +226,7 @@ def test_the_schema_names_every_part(study: Path) -> None:
         "latency",
         "non_inferiority",
         "provenance",
+        "superiority",
     }
 
 

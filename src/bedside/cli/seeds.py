@@ -22,5 +22,6 @@ def show_spread(found: "SeedSpread", digest: str) -> None:
     out.print(f"mean {found.mean:.4f}, standard deviation {found.sd:.4f}, from {found.lowest:.4f} to {found.highest:.4f}")
     out.print(
         f"noise floor {found.noise_floor:.4f}: a difference below it may be chance of the seed"
-        f" ({len(found.trainings)} seeds; the non_inferiority gate says so of a smaller margin)"
+        f" ({len(found.trainings)} seeds; the non_inferiority gate says so of a smaller margin, the superiority gate refuses a"
+        " smaller gain)"
     )

@@ -70,6 +70,7 @@ _BUILT_IN = {
         "latency": "bedside.promote.gates.latency:Latency",
         "non_inferiority": "bedside.promote.gates.non_inferiority:NonInferiority",
         "provenance": "bedside.promote.gates.provenance:Provenance",
+        "superiority": "bedside.promote.gates.superiority:Superiority",
     },
 }
 

@@ -9,6 +9,7 @@ from bedside.core.errors import UsageError
 from bedside.core.evidence import Evidence, Verdict
 from bedside.core.record import Part
 from bedside.core.task import GateInput
+from bedside.promote.noise import noise_floor
 
 if TYPE_CHECKING:
     from bedside.metrics.noninferiority import NonInferiorityTest
@@ -62,7 +63,7 @@ class NonInferiority(Part):
         failed = [label for label, test in found.items() if test is None or not test.passed]
         told = "; ".join(f"{label}: {_told(test)}" for label, test in found.items() if not failed or label in failed)
         against = f"the model in production ({given.baseline.model[:12]}) by a margin of {self.margin:g} {self.metric}"
-        floor = self._noise_floor(given)
+        floor = noise_floor(given.history, self.metric)
         return Verdict(
             gate=self.part_name,
             passed=not failed,
@@ -79,14 +80,6 @@ class NonInferiority(Part):
                 **({} if floor is None else {"noise_floor": floor}),
             },
         )
-
-    def _noise_floor(self, given: GateInput) -> float | None:
-        """What the seed alone moved this metric by, as `train --seeds` last found it; None where nobody looked."""
-        for event in reversed(given.history):
-            floor = event.facts.get("noise_floor")
-            if event.action == "seeds_compared" and event.facts.get("metric") == self.metric and isinstance(floor, float):
-                return floor
-        return None
 
     def _warning(self, floor: float | None) -> str:
         if floor is None or self.margin >= floor:
