@@ -16,9 +16,9 @@ from bedside.formats.deidentify import Deidentifier
 from bedside.formats.identity_studies import write_studies
 from bedside.formats.seg import write_seg
 
-from .identified import decoded, encoded, person
+from .identified import SOP, decoded, encoded, person
 from .segmented import MAKER, NAMES, a_mask, affine_of, rotation, series
-from .validator import ValidatorDied, bundled_files, errors_in, errors_of, need_validator
+from .validator import ValidatorDied, bundled_files, errors_between, errors_in, errors_of, need_validator
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # some of pydicom's files are wrong on purpose
 KEY = Identity("pseudonym", b"a secret of this test")
@@ -60,6 +60,21 @@ def test_invented_studies_stay_as_sound_as_they_were(tmp_path: Path, engine: Dei
     answers = write_studies(tmp_path / "studies", patients=1)
     found = [new_errors(answer.path, engine, tmp_path / "out.dcm") for answer in answers]
     assert [errors for errors in found if errors is not None] == [frozenset()] * sum(answer.comes_out for answer in answers)
+
+
+@pytest.mark.usefixtures("validator")
+def test_files_of_one_patient_agree_on_what_is_the_patients_the_studys_and_the_seriess(tmp_path: Path) -> None:
+    paths = []
+    for number in (1, 2, 3):
+        data = person()
+        data.InstanceNumber, data.SOPInstanceUID = number, f"{SOP}.{number}"
+        paths.append(tmp_path / f"{number}.dcm")
+        paths[-1].write_bytes(MUCH.file(encoded(data)).data)
+    assert errors_between(paths) == []
+    other = dcmread(paths[0])
+    other.DeidentificationMethod, other.SOPInstanceUID = "another", f"{SOP}.9"
+    other.save_as(tmp_path / "other.dcm")
+    assert errors_between([*paths, tmp_path / "other.dcm"]) != []
 
 
 @pytest.mark.usefixtures("validator")

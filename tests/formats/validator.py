@@ -10,7 +10,7 @@ import pydicom.data
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-PROGRAM = "dciodvfy"
+PROGRAM, TOGETHER = "dciodvfy", "dcentvfy"
 _VALUE = re.compile(r" = <.*?>(?= - |$)| <0x[0-9a-f]+>")
 
 
@@ -50,3 +50,10 @@ def errors_of(path: Path) -> frozenset[str]:
         raise ValidatorDied(f"{PROGRAM} ended with {done.returncode}.")
     lines = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
     return frozenset(_VALUE.sub("", line) for line in lines if line.startswith(("Error", "Abort")))
+
+
+def errors_between(paths: list[Path]) -> list[str]:
+    """Where files of one patient, study or series contradict each other."""
+    done = subprocess.run([TOGETHER, *map(str, paths)], capture_output=True, check=False, timeout=60)
+    lines = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
+    return [line for line in lines if line.startswith(("Error", "Abort"))]

@@ -22,7 +22,7 @@ from bedside.core.record import Record
 from bedside.formats.deidentify_act import Acting
 from bedside.formats.deidentify_known import Known
 from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision, decide, keyword
-from bedside.formats.deidentify_seal import already
+from bedside.formats.deidentify_seal import already, put_seal
 from bedside.formats.deidentify_table import is_classic, table
 from bedside.formats.deidentify_write import part10
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
@@ -214,9 +214,10 @@ class Deidentifier:
         dataset.SpecificCharacterSet = "ISO_IR 192"
         dataset.PatientID = dataset.PatientName = patient
         dataset.PatientIdentityRemoved = "YES"
-        seal = self.identity.seal(patient, str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SOPInstanceUID", "")))
-        dataset.DeidentificationMethod = [f"{METHOD} {__version__} key {self.identity.key_id}", f"seal {seal}"]
+        dataset.DeidentificationMethod = f"{METHOD} {__version__} key {self.identity.key_id}"
         dataset.DeidentificationMethodCodeSequence = Sequence(_code(value, meaning) for value, meaning in codes)
+        seal = self.identity.seal(patient, str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SOPInstanceUID", "")))
+        put_seal(dataset, seal, tool=METHOD, version=__version__)
 
     def _check_residue(self, written: bytes, known: Known) -> None:
         """Search what was written, behind the same gate, for what is known of the patient."""
