@@ -23,6 +23,7 @@ SKIPS = {
         1,
         "SLURM's daemons are programs of the system, and only root may start them; `.ci/run` does",
     ),
+    "tests/formats/test_foreign_encoders.py": (1, "DCMTK's encoders are programs of the system; `.ci/run` installs them"),
     "tests/formats/validator.py": (1, "a validator of DICOM's modules is a program of the system; `.ci/run` installs it"),
     "tests/core/test_heap.py": (1, "mallopt(3) is glibc's, and what it changes can be seen with no other C library"),
     "tests/evaluate/test_memory.py": (
