@@ -1,6 +1,6 @@
 """A series that DCMTK has encoded anew, in every way that it knows, is read voxel by voxel in the same place.
 
-The streams differ from ours and from pydicom's: other predictors, fragments of a kilobyte, no offset table, group lengths, padding.
+The streams differ from ours and from pydicom's: other predictors, fragments of a kilobyte, no offset table, groups with lengths.
 """
 
 import shutil
