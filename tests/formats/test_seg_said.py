@@ -82,3 +82,19 @@ def test_the_same_mask_of_the_same_series_gives_the_same_bytes_and_another_one_a
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert uids[0] == uids[1] != uids[2]
     assert dcmread(tmp_path / "a").SOPInstanceUID == uids[0]
+
+
+def test_every_segment_has_a_colour_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    found = series(tmp_path / "s", affine_of(np.eye(3)))
+    names = {number: f"bone {number}" for number in range(1, 26)}
+    mask = np.zeros(found.volume.shape[1:], dtype=np.uint8)
+    mask.flat[:25] = range(1, 26)
+    write_seg(tmp_path / "many.dcm", mask, found, structures=names, maker=MAKER)
+    write_seg(tmp_path / "few.dcm", np.minimum(mask, 3), found, structures=NAMES, maker=MAKER)
+    many, few = (
+        [tuple(segment.RecommendedDisplayCIELabValue) for segment in dcmread(tmp_path / name).SegmentSequence]
+        for name in ("many.dcm", "few.dcm")
+    )
+    assert many[:3] == few
+    apart = [np.hypot(*(np.subtract(a, b)[1:] / 257.0)) for i, a in enumerate(many) for b in many[:i]]
+    assert min(apart) > 5.0

@@ -97,7 +97,8 @@ class Acting:
             InputRejected: DCM_ELEMENTS: more of them than belong to one patient; DCM_DEPTH.
         """
         if _SIGNED in dataset:
-            self._signed = int.from_bytes(bytes(dataset.get_item(_SIGNED).value or b""), "little") == 1
+            said = dataset.get_item(_SIGNED).value
+            self._signed = (int.from_bytes(said, "little") if isinstance(said, bytes) else said) == 1
         if not self.again:
             self._collect(dataset)
         self._known = Known.of(self._names, self._codes, self._uids)

@@ -6,6 +6,7 @@ such as a tilted series, goes back to the scanner's own by nearest neighbours. U
 the same mask of the same series gives the same bytes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -37,6 +38,7 @@ ANATOMY = Term(value="91723000", meaning="Anatomical Structure")
 """The category of every segment, and the type of one whose structure has no term (PS3.16 CID 7150)."""
 _LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 _TIE = 1e-6
+_GOLDEN_DEGREES = 137.507764
 _PLACE_TOLERANCE = 0.05
 """How far a slice of the source may lie from its place in the frame, in voxels."""
 _CORNER_TOLERANCE = 0.25
@@ -287,10 +289,17 @@ def _segment(number: int, name: str, terms: Mapping[str, Term], maker: SegMaker)
         segmented_property_type=highdicom.sr.CodedConcept(term.value, term.scheme, term.meaning),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
+        display_color=_colour(number),
     )
     if maker.labels:
         segment.SegmentDescription = label_map_words(maker.labels)
     return segment
+
+
+def _colour(number: int) -> highdicom.color.CIELabColor:
+    """The same for the same segment in every file; hues turn by the golden angle, so that neighbouring numbers look unlike."""
+    hue = math.radians(_GOLDEN_DEGREES * number)
+    return highdicom.color.CIELabColor(65.0, 60.0 * math.cos(hue), 60.0 * math.sin(hue))
 
 
 def _made(
@@ -325,7 +334,7 @@ def _made(
         content_date=date,
         content_time=time,
     )
-    made.InstanceCreationDate, made.InstanceCreationTime = date, time
+    made.InstanceCreationDate, made.InstanceCreationTime, made.ContentCreatorName = date, time, ""
     for item in made.get("ContributingEquipmentSequence", []):
         item.ContributionDateTime = f"{date}{time}"
     organization = uid_of("seg dimensions", uid)
