@@ -33,12 +33,14 @@ def validator() -> None:
 
 
 def new_errors(path: Path, engine: Deidentifier, out: Path) -> frozenset[str] | None:
-    """What the validator says only of the written file; None where the engine refuses the file, or the validator dies of it."""
+    """What the validator says of the written file alone; None where the engine refuses the received one, or it dies of that."""
+    received = path.read_bytes()
     try:
-        received = path.read_bytes()
-        return errors_in(engine.file(received).data, out) - errors_in(received, out)
+        written = engine.file(received).data
+        before = errors_in(received, out)
     except (InputRejected, ValidatorDied):
         return None
+    return errors_in(written, out) - before
 
 
 @pytest.mark.parametrize("engine", [LITTLE, MUCH], ids=["nothing kept", "everything kept that may be"])

@@ -17,6 +17,7 @@ from bedside.formats.dicom_write import Plane, SeriesIdentity, planes_of
 from bedside.formats.dicom_write_frames import write_frames
 
 from .reading import IDENTITY, codes, only
+from .unknown import PIXEL_DATA, as_unknown
 
 MR = SeriesIdentity.of("P1", "1", modality="MR")
 SIZE = (36, 32, 5)
@@ -184,6 +185,25 @@ def test_times_in_one_file_are_several_volumes_with_sources_of_their_own(frames,
     assert {found.notes for found in reading.found} == {(note,)}
     assert len({found.source for found in reading.found}) == 3
     assert len({found.files for found in reading.found}) == 1
+
+
+@pytest.mark.parametrize("written", ["explicit", "implicit", "groups as UN", "everything as UN"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_sixty_times_are_in_order_whether_or_not_their_vr_is_written(frames, numbered, plain_affine, written, backwards):
+    """Binary numbers whose bytes are those of digits must not be read as text."""
+    planes = timed(numbered(plain_affine(), (16, 16, 3)), 60, "TemporalPositionIdentifier")
+    folder = frames(planes=planes[::-1] if backwards else planes, identity=MR)
+    path = folder / "frames.dcm"
+    if written == "implicit":
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        pydicom.dcmwrite(path, dataset, implicit_vr=True, little_endian=True, force_encoding=True)
+    elif written != "explicit":
+        groups = {0x52009229, 0x52009230}
+        keeps = [element.tag for element in pydicom.dcmread(path) if element.tag not in groups or element.tag == PIXEL_DATA]
+        path.write_bytes(as_unknown(path.read_bytes(), **({"keeps": frozenset(keeps)} if "groups" in written else {})))
+    found = read_folder(folder).found
+    assert [int(one.volume.array.min()) for one in found] == [100 * time for time in range(60)]
 
 
 def test_a_file_with_one_sound_volume_is_not_refused_for_the_other(frames, numbered, plain_affine):

@@ -1,13 +1,17 @@
 """Elements of VR UN that the standard defines: read like all others, de-identified like all others, and none of them is lost."""
 
+import struct
+import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from bedside.core.errors import InputRejected
 from bedside.core.identity import Identity
 from bedside.formats.deidentify import Deidentifier, already
 from bedside.formats.dicom import read_folder
@@ -15,7 +19,7 @@ from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 
 from .identified import SOP, STUDY, decoded, encoded, person
 from .segmented import affine_of, rotation, series
-from .unknown import CHARACTER_SET, as_unknown
+from .unknown import as_unknown, named_unknown
 
 KEY = Identity("pseudonym", b"a secret of this test")
 ENGINE = Deidentifier(KEY)
@@ -76,17 +80,115 @@ def test_what_the_dictionary_does_not_know_is_removed() -> None:
     assert not [element for element in after if element.tag.is_private]
 
 
-def test_a_text_that_is_too_long_for_its_vr_is_removed() -> None:
-    data = encoded(person())
-    long = b"AXIAL" * 20_000
-    at = as_unknown(data, keeps=frozenset({CHARACTER_SET, PIXEL_DATA, 0x00080008}))
-    head = b"\x08\x00\x08\x00CS"
-    begin = at.index(head)
-    length = int.from_bytes(at[begin + 6 : begin + 8], "little")
-    unknown = b"\x08\x00\x08\x00UN\0\0" + len(long).to_bytes(4, "little") + long
-    after = decoded(ENGINE.file(at[:begin] + unknown + at[begin + 8 + length :]).data)
-    assert "ImageType" not in after
+def with_unknown(tag: int, value: bytes, data: Dataset | None = None) -> bytes:
+    """A file in which this element, and no other, is of VR UN and has these bytes."""
+    received = encoded(data or person())
+    elements = Elements()
+    walk(received, elements)
+    long = {"OB", "OW", "SQ", "UT"}
+    starts = {one: place.start - (12 if place.vr in long else 8) for one, place in elements.table.items()}
+    begin = starts[tag] if tag in starts else min([start for one, start in starts.items() if one > tag], default=len(received))
+    end = elements.table[tag].end if tag in starts else begin
+    return received[:begin] + named_unknown(tag, value) + received[end:]
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (0x00080008, b"AXIAL" * 20_000),
+        (0x00189087, b"Zqmustermann, 0171 5551234, of Zqdorf, room 1."),
+        (0x00189087, bytes(6)),
+        (0x00280010, bytes(4)),
+        (0x00280106, b"Zqmustermann"),
+        (0x00282000, b"Zqmustermann"),
+        (0x00281201, b"Zqmustermann"),
+        (0x7FE00008, b"Zqmustermann"),
+    ],
+    ids=[
+        "ImageType",
+        "DiffusionBValue",
+        "half a number",
+        "two Rows",
+        "SmallestImagePixelValue",
+        "ICCProfile",
+        "palette",
+        "floats",
+    ],
+)
+def test_what_cannot_be_such_a_value_or_may_be_anything_is_removed(tag: int, value: bytes) -> None:
+    after = decoded(ENGINE.file(with_unknown(tag, value)).data)
+    assert tag not in after
     assert after.Modality == "CT"
+
+
+def lone(tag: int, value: bytes, length: int | None = None) -> bytes:
+    """An element in implicit VR; `length` is what it says of itself."""
+    return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value) if length is None else length) + value
+
+
+def item(content: bytes, length: int | None = None) -> bytes:
+    return lone(0xFFFEE000, content, length)
+
+
+SWALLOWED = lone(0x00100010, b"Klein^Maria ") + lone(0x00321060, b"hip of Klein")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        item(lone(0x00189328, bytes(8), 500) + SWALLOWED),
+        item(lone(0x00189328, bytes(8), 8 + 8 + len(SWALLOWED))) + item(SWALLOWED),
+        item(lone(0x00189328, bytes(8)), 500),
+        item(b"\x18\x00\x28\x93FD\x08\x00" + bytes(8) + b"\x32\x00\x60\x10LO\x0c\x00hip of Klein"),
+    ],
+    ids=["beyond the sequence", "into the next item", "item beyond the sequence", "explicit inside"],
+)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["UN", "implicit"])
+def test_an_element_of_a_sequence_without_a_vr_swallows_no_other(content: bytes, syntax: str) -> None:
+    """What a number's value holds is not looked at, so a length that reaches over a name would hide it."""
+    if syntax == ExplicitVRLittleEndian:
+        received = with_unknown(0x00189321, content)
+    else:
+        received = encoded(person(), syntax)
+        at = received.index(b"\x20\x00\x0d\x00")
+        received = received[:at] + lone(0x00189321, content) + received[at:]
+    with pytest.raises(InputRejected) as refused:
+        ENGINE.file(received)
+    assert refused.value.code in {"DCM_TRUNCATED", "DCM_STRUCTURE"}
+
+
+def test_a_sequence_of_very_many_items_is_refused_before_it_is_read() -> None:
+    received = with_unknown(0x00189321, item(b"") * 300_000)
+    began = time.process_time()
+    with pytest.raises(InputRejected) as refused:
+        ENGINE.file(received)
+    assert refused.value.code == "DCM_ELEMENTS"
+    assert time.process_time() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [("ISO_IR 100", "Müller^Jörg"), ("ISO_IR 192", "Wang^小东"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")],
+)
+def test_names_in_any_character_set_are_the_same_names(charset: str | list[str], name: str) -> None:
+    data = person(name=name)
+    data.SpecificCharacterSet = charset
+    data.ImageComments = data.ConvolutionKernel = name.split("=")[-1].replace("^", " ")
+    named, unnamed = ENGINE.file(encoded(data)), ENGINE.file(as_unknown(encoded(data)))
+    assert described(decoded(unnamed.data)) == described(decoded(named.data))
+    assert (unnamed.patient, unnamed.searched) == (named.patient, named.searched)
+
+
+def test_a_seal_where_it_stood_at_first_still_counts() -> None:
+    done = ENGINE.file(encoded(person()))
+    data = decoded(done.data)
+    data.DeidentificationMethod = [data.DeidentificationMethod, data.ContributingEquipmentSequence[0].ContributionDescription]
+    del data.ContributingEquipmentSequence
+    stream = BytesIO()
+    data.save_as(stream)
+    again = ENGINE.file(stream.getvalue())
+    assert again.again
+    assert (again.patient, again.sop_uid) == (done.patient, done.sop_uid)
 
 
 def test_what_was_written_here_is_known_again_and_stays() -> None:

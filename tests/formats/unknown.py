@@ -4,6 +4,7 @@ import struct
 from io import BytesIO
 
 from pydicom import dcmread
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
@@ -17,17 +18,23 @@ def as_unknown(data: bytes, *, keeps: frozenset[int] = frozenset({CHARACTER_SET,
     """The same file in explicit VR little endian with every element of VR UN, its value as implicit VR has it (PS3.5 6.2.2)."""
     received = dcmread(BytesIO(data))
     start = _META + struct.unpack_from("<I", data, _META - 4)[0]
-    parts = [_encoded(element, implicit=False) if int(element.tag) in keeps else _unknown(element) for element in received]
+    sets = convert_encodings(received.get("SpecificCharacterSet") or "ISO_IR 6")
+    parts = [_encoded(one, sets, implicit=False) if int(one.tag) in keeps else unknown(one, sets) for one in received]
     return data[:start] + b"".join(parts)
 
 
-def _unknown(element: DataElement) -> bytes:
-    value = _encoded(element, implicit=True)[8:]
-    return struct.pack("<HH2sHI", element.tag.group, element.tag.element, b"UN", 0, len(value)) + value
+def unknown(element: DataElement, sets: list[str]) -> bytes:
+    """One element of VR UN; `sets` are Python's codecs of its texts."""
+    return named_unknown(int(element.tag), _encoded(element, sets, implicit=True)[8:])
 
 
-def _encoded(element: DataElement, *, implicit: bool) -> bytes:
+def named_unknown(tag: int, value: bytes) -> bytes:
+    """An element of VR UN with these bytes."""
+    return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"UN", 0, len(value)) + value
+
+
+def _encoded(element: DataElement, sets: list[str], *, implicit: bool) -> bytes:
     stream = DicomBytesIO()
     stream.is_little_endian, stream.is_implicit_VR = True, implicit
-    write_data_element(stream, element)
+    write_data_element(stream, element, sets)
     return bytes(stream.getvalue())

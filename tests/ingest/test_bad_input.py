@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from tests.formats.unknown import as_unknown
 
 from bedside.core.errors import UsageError
 from bedside.core.ports import InlineExecutor, Lost
@@ -348,8 +349,9 @@ def test_a_file_that_costs_its_worker_is_refused_by_name_and_no_other(batch, con
     assert [case.id for case in manifest.cases] == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("written", ["explicit", "UN"])
 @pytest.mark.parametrize("place", ["own folder", "mixed folder"])
-def test_a_slice_that_costs_its_worker_is_never_left_out_of_a_volume(batch, configure, place):
+def test_a_slice_that_costs_its_worker_is_never_left_out_of_a_volume(batch, configure, place, written):
     """Without its last slice a series would look whole."""
     folder = batch.root / "images" / "bad"
     write_series(folder, Volume.of(batch.image(11), GRID), identity=SeriesIdentity.of("p"))
@@ -358,6 +360,8 @@ def test_a_slice_that_costs_its_worker_is_never_left_out_of_a_volume(batch, conf
             write_series(folder / "x", Volume.of(batch.image(12), GRID), identity=SeriesIdentity.of("q"))
         ):
             path.rename(folder / f"q{number}")
+    for path in folder.glob("*.dcm") if written == "UN" else ():
+        path.write_bytes(as_unknown(path.read_bytes()))
     lost = sorted(folder.glob("*.dcm"))[-1].name
     config = configure(source={"images": "images", "labels": None, "identity": "keep"})
     manifest = ingest(config, batch.root, executor=Losing(lost, "died", task="look_at")).manifest

@@ -5,18 +5,22 @@ from dataclasses import replace
 
 import pytest
 
+from bedside.core.digest import digest_json
 from bedside.core.ledger import Event
 from bedside.promote.gates.superiority import Superiority
 from bedside.promote.noise import noise_floor
 from bedside.promote.pipeline import Given
 
 OLD = "b" * 64
+DATASET = digest_json("dataset")
+"""Of the evidence in conftest.py."""
 
 
-def compared(floor: object, metric: str = "dice") -> Event:
+def compared(floor: object, metric: str = "dice", dataset: str = DATASET) -> Event:
     """What `bedside train --seeds` leaves in the ledger."""
     facts = {"metric": metric, "seeds": 3, "sd": 0.005, "noise_floor": floor}
-    return Event(seq=1, time="", actor="", action="seeds_compared", inputs={}, outputs={}, facts=facts, prev="", hash="")
+    inputs = {"dataset": dataset, "study": "s" * 64}
+    return Event(seq=1, time="", actor="", action="seeds_compared", inputs=inputs, outputs={}, facts=facts, prev="", hash="")
 
 
 @pytest.fixture
@@ -56,10 +60,25 @@ def test_the_newest_spread_of_seeds_counts_and_only_of_the_same_metric(pair):
     assert noise_floor((compared("high"),), "dice") is None
 
 
+def test_a_spread_of_seeds_on_another_dataset_says_nothing(pair):
+    given = pair(0.05, floor=None)
+    refused = Superiority().judge(replace(given, history=(compared(0.001, dataset="e" * 64),)))
+    assert not refused.passed
+    assert "Nobody measured on this dataset" in refused.because
+    assert Superiority().judge(replace(given, history=(compared(0.001), compared(0.2, dataset="e" * 64)))).passed
+
+
+def test_a_metric_whose_spread_is_never_measured_sends_nobody_to_measure_it(pair):
+    refused = Superiority(metric="hd95_mm").judge(pair(-0.5, metric="hd95_mm"))
+    assert not refused.passed
+    assert "is never measured" in refused.because
+    assert "--seeds" not in refused.because
+
+
 def test_without_a_spread_of_seeds_it_refuses_unless_the_rule_says_so(pair):
     refused = Superiority().judge(pair(0.05, floor=None))
     assert not refused.passed
-    assert "run bedside train --seeds 3" in refused.because
+    assert "run bedside train --seeds 5" in refused.because
     openly = Superiority(noise="ignore").judge(pair(0.05, floor=None))
     assert openly.passed
     assert "what the seed moves was not looked at" in openly.because
@@ -92,7 +111,7 @@ def test_one_structure_is_compared_by_itself_where_the_rule_gives_up_the_seeds(s
     assert not Superiority(label="pelvis", noise="ignore").judge(given).passed
     refused = Superiority(label="femur").judge(replace(given, history=(*given.history, compared(0.001))))
     assert not refused.passed
-    assert "of femur alone is not measured" in refused.because
+    assert "the seed moves dice of femur is never measured" in refused.because
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from bedside.formats.dicom_fragments import frame_places
 from bedside.formats.dicom_gdcm import decode_jpeg
 from bedside.formats.dicom_syntax import BIG_ENDIAN, DECODERS, DEFLATED, NATIVE, check_syntax, decoder_of
 from bedside.formats.dicom_values import text
+from bedside.formats.dicom_vrs import LONG_VR_NAMES
 from bedside.formats.gate import Limits, guarded
 
 Box = tuple[int, int, int, int]
@@ -31,7 +32,6 @@ _PLANAR, _PHOTOMETRIC, _META_LENGTH, _SYNTAX = 0x00280006, 0x00280004, 0x0002000
 _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _OVERLAY_POSITION, _OVERLAY_DATA = 0x0102, 0x3000
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
-_LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
 _GREYS = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
@@ -366,7 +366,7 @@ def _removal(place: Element) -> tuple[int, int, bytes]:
 
 def _start(place: Element) -> int:
     """Where the element's tag stands; compressed files are in explicit VR, so one that names no VR was written as UN."""
-    return place.start - (12 if place.vr in {"", *_LONG_VRS} else 8)
+    return place.start - (12 if place.vr in {"", *LONG_VR_NAMES} else 8)
 
 
 def _spliced(data: bytes, edits: Sequence[tuple[int, int, bytes]], start: int) -> bytes:
@@ -383,7 +383,7 @@ def _new_meta(head: bytes) -> bytes:
     parts, at = [head[:132]], 132
     while at < len(head):
         number, vr = struct.unpack_from("<H", head, at + 2)[0], head[at + 4 : at + 6].decode("ascii")
-        long = vr in _LONG_VRS
+        long = vr in LONG_VR_NAMES
         length = struct.unpack_from("<I", head, at + 8)[0] if long else struct.unpack_from("<H", head, at + 6)[0]
         element = head[at : at + (12 if long else 8) + length]
         at += len(element)

@@ -21,7 +21,7 @@ from bedside.core.identity import Identity
 from bedside.core.record import Record
 from bedside.formats.deidentify_act import Acting
 from bedside.formats.deidentify_known import Known
-from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision, decide, keyword
+from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision, decide, keyword, sequence_tags
 from bedside.formats.deidentify_seal import already, put_seal
 from bedside.formats.deidentify_table import is_classic, table
 from bedside.formats.deidentify_write import part10
@@ -32,7 +32,7 @@ from bedside.formats.gate import LIMITS, Limits, guarded
 
 IMPLEMENTATION_UID = "2.25.202190384917432605712934"
 METHOD = "bedside"
-_REMOVED, _METHOD, _STUDY_UID, _SERIES_UID, _SOP_UID = 0x00120062, 0x00120063, 0x0020000D, 0x0020000E, 0x00080018
+_REMOVED, _STUDY_UID, _SERIES_UID, _SOP_UID = 0x00120062, 0x0020000D, 0x0020000E, 0x00080018
 _TOGETHER = (_STUDY_UID, _SERIES_UID, 0x00200052)
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _OPTION_CODES = {
@@ -140,7 +140,7 @@ class Deidentifier:
                 says whose file it is) or PHI_RESIDUAL (something known of the patient would be left).
         """
         elements = Elements()
-        walk(data, elements, limits=self.limits)
+        walk(data, elements, limits=self.limits, sequences=sequence_tags())
         _check_kind(elements)
         again = already(elements, self.identity)
         dates = self._dates(elements, again=again)

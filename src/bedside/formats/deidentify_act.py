@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -25,7 +25,8 @@ from bedside.formats.deidentify_values import (
     shifted_moment,
     sound_time,
 )
-from bedside.formats.deidentify_write import LONG_VRS
+from bedside.formats.dicom_elements import PIXEL_DATA
+from bedside.formats.dicom_vrs import LONG_VR_NAMES
 
 _STANDARD_UIDS = "1.2.840.10008."
 _UID = re.compile(r"[0-9.]{1,64}\Z")
@@ -43,6 +44,7 @@ _CODES = frozenset(
 _PLACES = frozenset({0x00080080, 0x00080081, 0x00081040})
 _BIRTH = 0x00100030
 _SIGNED, _LONGEST_SHORT = 0x00280103, 0xFFFE
+_WIDTHS = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
 _CONTENT, _OBSERVER, _FLOW, _WAVEFORM, _PERSON_CODE = 0x0040A730, 0x0040A073, 0x00340001, 0x0040B020, "CodeSequence"
 
 
@@ -59,7 +61,7 @@ class Acting:
         again: whether the file was de-identified here before: UIDs stay, and nothing in it is the patient's.
         keeps_dates: whether dates stay, so that a date of birth may also be another date.
         max_depth: of nested sequences. The walk before bounds only those that it can tell from bytes: not those of known length
-            without a VR, which the library knows by their tags.
+            without a VR, where it was not told their tags.
         names_types: whether the file is written in explicit VR, little endian, where an element of VR UN is one in implicit VR.
         done: (tag, what, rule) to how often.
         received: PatientID of the file.
@@ -153,14 +155,14 @@ class Acting:
     def _named(self, dataset: Dataset, tag: int, element: DataElement | RawDataElement) -> DataElement | RawDataElement:
         """The element with its VR: PS3.5 6.2.2 has UN hold what implicit VR would, so the dictionary knows what it is.
 
-        It stays UN, and so is removed, where the dictionary does not know it, or where its length does not fit its VR.
+        It stays UN, and so is removed, where the dictionary does not know it, or where its length is not one of such a value.
         """
         if not self.names_types or not isinstance(element, RawDataElement) or element.VR not in {"UN", None}:
             return element
         vr = _defined(tag)
         if " or " in vr:
             vr = "OW" if "OW" in vr else "SS" if self._signed else "US"
-        if not vr or (len(element.value or b"") > _LONGEST_SHORT and vr not in LONG_VRS):
+        if not _fits(tag, vr, len(element.value or b"")):
             vr = "UN"
         named = element._replace(VR=vr, is_implicit_VR=True)
         dataset[tag] = named
@@ -268,6 +270,17 @@ def _defined(tag: int) -> str:
 
 
 _VRS: dict[int, str] = {}
+
+
+def _fits(tag: int, vr: str, length: int) -> bool:
+    """Whether a value of unwritten VR may be one of this VR; bytes without a form (OB, OW, ...) only if they are the pixels."""
+    if vr in _WIDTHS:
+        count, rest = divmod(length, _WIDTHS[vr])
+        most = dictionary_VM(tag).rpartition("-")[2]
+        return rest == 0 and (most.endswith("n") or count <= int(most))
+    if vr.startswith("O"):
+        return tag == PIXEL_DATA
+    return vr in LONG_VR_NAMES or (vr != "" and length <= _LONGEST_SHORT)
 
 
 def _looked_up(tag: int) -> str:

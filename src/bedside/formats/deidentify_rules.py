@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
+from pydicom.datadict import DicomDictionary, dictionary_has_tag, dictionary_keyword, dictionary_VR
 
 from bedside.core.deidentification import Deidentification
 from bedside.formats.deidentify_table import Row, resolved, table
@@ -34,6 +34,8 @@ _HARMLESS = frozenset(
 )
 _FREE_TEXT = frozenset({"AE", "LT", "ST", "UC", "UR", "UT"})
 _CODE_TEXT = frozenset({0x00080119, 0x00080120})
+_IN_CODES = frozenset({0x00080100, 0x00080102, 0x00080104})
+"""CodeValue, CodingSchemeDesignator, CodeMeaning: required in every item of a code sequence (PS3.3 table 8.8-1a)."""
 _SPEAKING = ("Address", "Comment", "Comments", "Notes", "SerialNumber", "Telephone", "Numbers")
 _SHORT_TEXT = frozenset({"CS", "LO", "SH"})
 _NUMBERS = frozenset({"AS", "DS", "IS"})
@@ -187,14 +189,16 @@ def _free_text(one: Attribute, _options: Deidentification) -> tuple[str, str] | 
     if one.tag in _CODE_TEXT:
         return "checked", "removed"
     speaks = one.defined in _SHORT_TEXT and dictionary_keyword(one.tag).endswith(_SPEAKING)
-    what = "removed" if one.classic else "replaced"
-    return (what, what) if speaks or {one.vr, one.defined} & _FREE_TEXT else None
+    if not speaks and not {one.vr, one.defined} & _FREE_TEXT:
+        return None
+    what = "removed" if one.classic or not (speaks or one.defined in _FREE_TEXT) else "replaced"
+    return what, what
 
 
 def _rest(one: Attribute, _options: Deidentification) -> tuple[str, str] | None:
     if one.vr == "SQ":
         return "entered", "entered"
-    if one.defined in {"LO", "SH"}:
+    if one.defined in {"LO", "SH"} and (one.tag in _IN_CODES or not one.classic):
         return "checked", "replaced"
     if one.vr in _SHORT_TEXT or one.defined in _SHORT_TEXT:
         return "checked", "emptied"
@@ -253,12 +257,19 @@ RULES = (
     ),
     Rule(
         "rest",
-        "Everything else stays; a short text with a name, an identifier or a date of birth of the same file becomes a dummy;"
-        " a code with one is emptied, so is a code or a number that is not of its form.",
+        "Everything else stays; a short text with a name, an identifier or a date of birth of the same file is emptied, so is a"
+        " code or a number that is not of its form. In coded entries, and in objects other than single-frame images, where some"
+        " must not be empty, a dummy stands in its place.",
         _rest,
     ),
 )
 """In the order in which they are asked. The list in docs/de-identification.md is this one."""
+
+
+@lru_cache(maxsize=1)
+def sequence_tags() -> frozenset[int]:
+    """The tags of all sequences that the standard defines."""
+    return frozenset(tag for tag, (vr, *_) in DicomDictionary.items() if vr == "SQ")
 
 
 @lru_cache(maxsize=8192)

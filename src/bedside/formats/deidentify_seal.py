@@ -1,7 +1,7 @@
 """How a file that was de-identified here is known again: by a seal that only the holder of the key can make.
 
 It stands with the equipment that contributed to the instance (PS3.3 C.12.1). (0012,0063) is the patient's: it must be the same in
-all of a patient's files, and an archive may see to that.
+all of a patient's files, and an archive may see to that. There it stood at first, and there it is still looked for.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _PATIENT_ID, _REMOVED, _STUDY_UID, _SOP_UID, _EQUIPMENT = 0x00100020, 0x00120062, 0x0020000D, 0x00080018, 0x0018A001
+_METHOD = 0x00120063
 _DEIDENTIFYING = ("109104", "DCM", "De-identifying Equipment")
 
 
@@ -25,7 +26,8 @@ def already(elements: Elements, identity: Identity) -> bool:
     if identity.mode == "keep" or text(elements, _REMOVED) != "YES":
         return False
     seal = identity.seal(*(text(elements, tag) for tag in (_PATIENT_ID, _STUDY_UID, _SOP_UID)))
-    return _said(seal).encode() in elements.below(_EQUIPMENT)
+    said = _said(seal)
+    return said.encode() in elements.below(_EQUIPMENT) or said in text(elements, _METHOD).split("\\")
 
 
 def put_seal(dataset: "Dataset", seal: str, *, tool: str, version: str) -> None:

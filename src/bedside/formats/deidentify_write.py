@@ -15,11 +15,11 @@ from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import BaseTag
 
 from bedside.formats.dicom_syntax import BIG_ENDIAN, DEFLATED, IMPLICIT
+from bedside.formats.dicom_vrs import LONG_VR_NAMES
 
 _UTF_8 = "ISO_IR 192"
 _ITEM, _ITEM_END, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
-LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _FORBIDDEN_GROUPS = (0x0000, 0x0002)
 
 
@@ -93,7 +93,7 @@ class _Encoder:
         number = self._pair.pack(tag >> 16, tag & 0xFFFF)
         if self.implicit:
             return number + self._long.pack(length)
-        if vr in LONG_VRS:
+        if vr in LONG_VR_NAMES:
             return number + vr.encode("ascii") + b"\0\0" + self._long.pack(length)
         if len(vr) != 2:
             raise ValueError

@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from bedside.core.errors import InputRejected
-from bedside.formats.dicom_elements import LONG_VRS, PIXEL_DATA, SHORT_VRS, UNDEFINED, Elements, data_set_start, walk
+from bedside.formats.dicom_elements import PIXEL_DATA, UNDEFINED, Elements, data_set_start, walk
 from bedside.formats.dicom_syntax import DEFLATED
+from bedside.formats.dicom_vrs import LONG_VRS, SHORT_VRS
 from bedside.formats.gate import LIMITS, Content, Limits, changed, forget, inflate_chunks, inflate_pieces, received_pieces
 
 _RAW = -15

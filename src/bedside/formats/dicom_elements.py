@@ -11,16 +11,12 @@ from typing import NamedTuple
 
 from bedside.core.errors import InputRejected
 from bedside.formats import dicom_preamble
+from bedside.formats.dicom_vrs import LONG_VRS, SHORT_VRS, UNWRITTEN
 from bedside.formats.gate import LIMITS, Content, Limits, inflate
 
 PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
-LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-SHORT_VRS = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST"}
-    | {b"TM", b"UI", b"UL", b"US"}
-)
 _SHORT_NAMES = {vr: vr.decode() for vr in SHORT_VRS}
 _LONG_NAMES = {vr: vr.decode() for vr in LONG_VRS - {b"SQ", b"UN"}}
 _AREA_BYTES = 1 << 16
@@ -56,7 +52,7 @@ class Element(NamedTuple):
     """Where one data element's value lies.
 
     Attributes:
-        vr: two letters; "" in implicit VR, where it is not written.
+        vr: two letters; "" in implicit VR, where it is not written, but for binary numbers that are looked at.
         start, end: of the value, in bytes of `Elements.data`.
         encapsulated: whether the value is a list of items of undefined total length (compressed pixel data).
     """
@@ -126,7 +122,14 @@ class _Open:
     limit: int = 0
 
 
-def walk(data: Content, into: Elements, *, limits: Limits = LIMITS, inflated: Content | None = None) -> None:
+def walk(
+    data: Content,
+    into: Elements,
+    *,
+    limits: Limits = LIMITS,
+    inflated: Content | None = None,
+    sequences: frozenset[int] = frozenset(),
+) -> None:
     """Find every top-level element of a Part 10 file.
 
     Args:
@@ -134,6 +137,8 @@ def walk(data: Content, into: Elements, *, limits: Limits = LIMITS, inflated: Co
         into: filled; holds what was found so far when the walk refuses.
         limits: the gate's.
         inflated: the data set of a deflated file; None: it is inflated here.
+        sequences: tags that are stepped into also where no VR says that they are sequences (implicit VR and UN); others of known
+            length are stepped over there, and what they hold is not looked at.
 
     Raises:
         InputRejected: DCM_NOT_DICOM, DCM_TRUNCATED, DCM_STRUCTURE, DCM_DEPTH, DCM_ELEMENTS or DCM_INFLATE_LIMIT.
@@ -154,7 +159,7 @@ def walk(data: Content, into: Elements, *, limits: Limits = LIMITS, inflated: Co
             inflated = inflate(memoryview(data)[start:], window_bits=-15, code="DCM", limits=limits)
         into.data, start = inflated, 0
     into.order = ">" if into.syntax == _BIG_ENDIAN else "<"
-    _Walk(into, limits).run(start, implicit=into.syntax == _IMPLICIT)
+    _Walk(into, limits, sequences).run(start, implicit=into.syntax == _IMPLICIT)
 
 
 def data_set_start(data: Content, into: Elements | None = None) -> int:
@@ -202,13 +207,15 @@ def _truncated() -> InputRejected:
 class _Walk:
     """One pass with an explicit stack; every step goes forward at least 8 bytes."""
 
-    def __init__(self, into: Elements, limits: Limits) -> None:
+    def __init__(self, into: Elements, limits: Limits, sequences: frozenset[int]) -> None:
         self._into, self._data, self._order, self._limits = into, into.data, into.order, limits
         self._explicit, self._implicit = struct.Struct(f"{into.order}HH2sH"), struct.Struct(f"{into.order}HHI")
         self._length = struct.Struct(f"{into.order}I")
         self._stack: list[_Open] = []
         self._at = 0
         self._depth = 0
+        self._sequences = sequences
+        self._groups = {role: tags | sequences for role, tags in _GROUPS.items()} if sequences else _GROUPS
         self._count = self._items = 0
 
     def run(self, start: int, *, implicit: bool) -> None:
@@ -257,14 +264,18 @@ class _Walk:
         """`_run_explicit` for implicit VR, where a value of known length may be a group to look into."""
         data, at, end, table = self._data, self._at, top.limit, top.table
         root, keeps = top.role == "root", table is not None and top.role in {"root", "macro"}
-        unpack, count, groups = self._implicit.unpack_from, self._limits.max_elements - self._count, _GROUPS.get(top.role, ())
+        unpack, count, groups = (
+            self._implicit.unpack_from,
+            self._limits.max_elements - self._count,
+            self._groups.get(top.role, self._sequences),
+        )
         while count > 0 and at + 8 <= end:
             group, number, length = unpack(data, at)
             tag, start = group << 16 | number, at + 8
             if group == 0xFFFE or tag in groups or start + length > end or (root and table is not None and tag in table):
                 break
             if keeps and table is not None:
-                table.setdefault(tag, Element("", start, start + length))
+                table.setdefault(tag, Element(UNWRITTEN.get(tag, ""), start, start + length))
             at = start + length
             count -= 1
         self._at, self._count = at, self._limits.max_elements - count
@@ -331,16 +342,16 @@ class _Walk:
         else:
             if start + length > top.limit:
                 raise _truncated()
-            unknown = vr == "UN" and self._order == "<"  # then it holds what implicit VR would (PS3.5 6.2.2)
-            place = Element("" if unknown else vr, start, start + length)
+            if vr == "" or (vr == "UN" and self._order == "<"):  # UN holds what implicit VR would (PS3.5 6.2.2)
+                vr = UNWRITTEN.get(tag, "")
+            place = Element(vr, start, start + length)
             self._at = start + length
         if place is not None and table is not None and (root or top.role == "macro"):
             table.setdefault(tag, place)
 
-    @staticmethod
-    def _is_group(top: _Open, tag: int, vr: str) -> bool:
+    def _is_group(self, top: _Open, tag: int, vr: str) -> bool:
         """Whether an element of known length and unwritten VR is a sequence to look into."""
-        return vr in ("", "UN") and tag in _GROUPS.get(top.role, ())
+        return vr in ("", "UN") and tag in self._groups.get(top.role, self._sequences)
 
     @staticmethod
     def _sequence_role(top: _Open, tag: int) -> str:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from bedside.core.identity import Identity
 from bedside.formats.deidentify_known import Known
+from bedside.formats.deidentify_values import DUMMIES
 from bedside.formats.dicom_elements import Elements
 from bedside.formats.dicom_kinds import image_type
 from bedside.formats.dicom_values import clean, name, number, text, words
@@ -125,7 +126,8 @@ def label(elements: Elements, known: Known, tag: int, most: int = _LONG) -> str:
     """A free text of the header that may stand in a dataset: the first value, cleaned; "" where it may name somebody.
 
     People write names and numbers into any field. So a text that is longer than its kind may be, is not plain ASCII, holds
-    six digits in a row, or what the same file says of its patient (part of the name, a number, date of birth) is left out.
+    six digits in a row, is a dummy of de-identification, or what the same file says of its patient (part of the name, a number,
+    date of birth) is left out.
 
     Args:
         elements: of one file or frame.
@@ -134,7 +136,7 @@ def label(elements: Elements, known: Known, tag: int, most: int = _LONG) -> str:
         most: characters it may have.
     """
     value = text(elements, tag).partition("\\")[0].strip()
-    if not value or len(value) > most or not value.isascii() or _LONG_NUMBER.search(value):
+    if not value or value == DUMMIES["LO"] or len(value) > most or not value.isascii() or _LONG_NUMBER.search(value):
         return ""
     folded = value.casefold()
     inside = any(len(one) >= _LEAST_INSIDE and one in folded for one in (*known.words, *known.codes))

@@ -24,8 +24,10 @@ _LEAST_CHUNK, _MOST_CHUNK, _FEW_CHUNKS, _CHUNKS = 4, 32, 4, 32
 """Files for one task: enough that the way to a worker costs little beside them, few enough to be looked at again one by one, and
 of a small folder so few that four workers have some each."""
 _HEADER_BYTES = 1 << 20
-_SERIES_UID = re.compile(rb"(?s)(?:\x20\x00\x0e\x00|\x00\x20\x00\x0e)(?:UI..|.\x00\x00\x00)([0-9.]{1,64})")
-"""Tag, then VR and length (explicit) or length (implicit), then the value; either byte order (PS3.5 7.1)."""
+_SERIES_UID = re.compile(
+    rb"(?s)(?:\x20\x00\x0e\x00|\x00\x20\x00\x0e)(?:UI..|UN\x00\x00.\x00\x00\x00|.\x00\x00\x00)([0-9.]{1,64})"
+)
+"""Tag, then VR and length (explicit; UN has room for a longer one) or length (implicit), then the value; either byte order."""
 
 
 @dataclass(frozen=True)

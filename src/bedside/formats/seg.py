@@ -299,7 +299,7 @@ def _segment(number: int, name: str, terms: Mapping[str, Term], maker: SegMaker)
 def _colour(number: int) -> highdicom.color.CIELabColor:
     """The same for the same segment in every file; hues turn by the golden angle, so that neighbouring numbers look unlike."""
     hue = math.radians(_GOLDEN_DEGREES * number)
-    return highdicom.color.CIELabColor(65.0, 60.0 * math.cos(hue), 60.0 * math.sin(hue))
+    return highdicom.color.CIELabColor(70.0, 40.0 * math.cos(hue), 40.0 * math.sin(hue))
 
 
 def _made(

@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from bedside.core.ledger import Event
 
 COMPARED = "seeds_compared"
+MEASURED = "dice"
+"""The one metric of which `train --seeds` measures the spread, as the mean over structures."""
 
 
-def noise_floor(history: Sequence[Event], metric: str) -> float | None:
+def noise_floor(history: Sequence[Event], metric: str, datasets: Sequence[str] = ()) -> float | None:
     """What two trainings that differ in the seed alone differ by at most in 95 of 100 pairs; None where nobody looked.
 
     Args:
         history: of the study, oldest first.
         metric: "dice", ...; the floor is in its unit, of the mean over structures.
+        datasets: digests of which one must be what the seeds were compared on; none: any.
     """
     for event in reversed(history):
         floor = event.facts.get("noise_floor")
-        if event.action == COMPARED and event.facts.get("metric") == metric and isinstance(floor, float):
+        fits = not datasets or event.inputs.get("dataset") in datasets
+        if event.action == COMPARED and event.facts.get("metric") == metric and fits and isinstance(floor, float):
             return floor
     return None

@@ -8,7 +8,7 @@ from bedside.core.errors import UsageError
 from bedside.core.evidence import Evidence, Verdict
 from bedside.core.record import Part
 from bedside.core.task import GateInput
-from bedside.promote.noise import noise_floor
+from bedside.promote.noise import MEASURED, noise_floor
 
 MEAN = "mean"
 Share = Annotated[float, Field(gt=0, le=0.5)]
@@ -18,14 +18,16 @@ class Superiority(Part):
     """The mean gain over patients is shown to be above `margin`, and is above the noise floor of the seed.
 
     The bound over patients says that this model is better on patients like these. It says nothing of chance in training: another
-    seed of the same recipe may gain as much. A gain above the noise floor is one that the seed alone does not explain.
+    seed of the recipe in production may gain as much. Above the noise floor that happens in 5 of 200 cases, if the seeds were
+    those of one of the two recipes; which recipe's they were is not checked, but they must be of one of the two datasets.
 
     Attributes:
         metric: "dice", "hd95_mm", ...
         label: a structure, or "mean" for the mean over structures of each patient.
         margin: the gain that must be surpassed, in the metric's unit.
-        noise: "required" refuses where `bedside train --seeds` never measured how much the seed moves this metric; it measures
-            the mean over structures only. "ignore" looks at patients alone, and the verdict says so.
+        noise: "required" refuses where `bedside train --seeds` did not measure on the candidate's or the baseline's dataset how
+            much the seed moves this metric; it measures Dice as the mean over structures only. "ignore" looks at patients alone,
+            and the verdict says so.
         alpha: size of the one-sided test.
         min_patients: with fewer the gate refuses.
         resamples, seed: of the bootstrap.
@@ -48,7 +50,8 @@ class Superiority(Part):
         if given.baseline is None:
             because = "Nothing is in production yet, so there is no model to be better than."
             return Verdict(gate=self.part_name, passed=True, because=because)
-        floor = noise_floor(given.history, self.metric) if self.noise == "required" and self.label == MEAN else None
+        datasets = (given.candidate.dataset, given.baseline.dataset)
+        floor = noise_floor(given.history, self.metric, datasets) if self.noise == "required" and self.label == MEAN else None
         try:
             self._check_noise(floor)
             gains = self._gains(given.candidate, given.baseline)
@@ -59,15 +62,15 @@ class Superiority(Part):
     def _check_noise(self, floor: float | None) -> None:
         if self.noise == "ignore" or floor is not None:
             return
-        if self.label != MEAN:
+        if self.label != MEAN or self.metric != MEASURED:
             raise UsageError(
-                f"How much the seed moves {self.metric} of {self.label} alone is not measured; compare the mean over structures,"
-                " or set noise: ignore.",
+                f"How much the seed moves {self.metric} of {self.label} is never measured; compare {MEASURED} over all structures"
+                " (label: mean), or set noise: ignore.",
                 code="NOISE",
             )
         raise UsageError(
-            f"Nobody measured how much the seed alone moves {self.metric}, so no gain is above it; run bedside train --seeds 3,"
-            " or set noise: ignore.",
+            f"Nobody measured on this dataset how much the seed alone moves {self.metric}, so no gain is above it; run bedside"
+            " train --seeds 5, or set noise: ignore.",
             code="NOISE",
         )
 
