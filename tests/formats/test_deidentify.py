@@ -63,10 +63,10 @@ def test_the_marks_that_the_standard_asks_for_are_written() -> None:
     assert [item.CodeValue for item in after.DeidentificationMethodCodeSequence] == ["113100", "113101", "113107", "113108"]
     assert tuple(done.codes) == ("113100", "113101", "113107", "113108")
     assert after.LongitudinalTemporalInformationModified == "MODIFIED"
-    assert after.DeidentificationMethod.endswith(f" key {KEY.key_id}")
+    assert after.DeidentificationMethod.endswith(f" {KEY.key_id}")
     (equipment,) = after.ContributingEquipmentSequence
     assert equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109104"
-    assert equipment.ContributionDescription == f"seal {KEY.seal(done.patient, KEY.uid(STUDY), KEY.uid(SOP))}"
+    assert equipment.ContributionDescription == KEY.seal(done.patient, KEY.uid(STUDY), KEY.uid(SOP))
     assert after.SpecificCharacterSet == "ISO_IR 192"
     assert after.BurnedInAnnotation == "NO"
     assert after.PatientID == str(after.PatientName) == done.patient == KEY.patient("ZQ4711")

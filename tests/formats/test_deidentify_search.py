@@ -78,6 +78,13 @@ def test_a_long_name_inside_a_longer_word_is_found(kernel: str) -> None:
     assert refusal.value.code == "PHI_RESIDUAL"
 
 
+@pytest.mark.parametrize("name", ["Key^Jo", "Seal^Kim"])
+def test_the_engines_own_marks_hold_no_word_that_is_a_persons_name(name: str) -> None:
+    data = person(name=name)
+    data.ConvolutionKernel = f"for {name.partition('^')[0]}"
+    assert decoded(ENGINE.file(encoded(data)).data).ConvolutionKernel == ""
+
+
 def test_a_short_name_inside_the_name_of_a_maker_takes_nothing_away() -> None:
     data = person(name="Philip^Max")
     data.Manufacturer = "Philips Medical Systems"

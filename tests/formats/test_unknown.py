@@ -182,7 +182,10 @@ def test_names_in_any_character_set_are_the_same_names(charset: str | list[str],
 def test_a_seal_where_it_stood_at_first_still_counts() -> None:
     done = ENGINE.file(encoded(person()))
     data = decoded(done.data)
-    data.DeidentificationMethod = [data.DeidentificationMethod, data.ContributingEquipmentSequence[0].ContributionDescription]
+    data.DeidentificationMethod = [
+        data.DeidentificationMethod,
+        f"seal {data.ContributingEquipmentSequence[0].ContributionDescription}",
+    ]
     del data.ContributingEquipmentSequence
     stream = BytesIO()
     data.save_as(stream)

@@ -214,7 +214,7 @@ class Deidentifier:
         dataset.SpecificCharacterSet = "ISO_IR 192"
         dataset.PatientID = dataset.PatientName = patient
         dataset.PatientIdentityRemoved = "YES"
-        dataset.DeidentificationMethod = f"{METHOD} {__version__} key {self.identity.key_id}"
+        dataset.DeidentificationMethod = f"{METHOD} {__version__} {self.identity.key_id}"
         dataset.DeidentificationMethodCodeSequence = Sequence(_code(value, meaning) for value, meaning in codes)
         seal = self.identity.seal(patient, str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SOPInstanceUID", "")))
         put_seal(dataset, seal, tool=METHOD, version=__version__)

@@ -26,8 +26,7 @@ def already(elements: Elements, identity: Identity) -> bool:
     if identity.mode == "keep" or text(elements, _REMOVED) != "YES":
         return False
     seal = identity.seal(*(text(elements, tag) for tag in (_PATIENT_ID, _STUDY_UID, _SOP_UID)))
-    said = _said(seal)
-    return said.encode() in elements.below(_EQUIPMENT) or said in text(elements, _METHOD).split("\\")
+    return seal.encode() in elements.below(_EQUIPMENT) or f"seal {seal}" in text(elements, _METHOD).split("\\")
 
 
 def put_seal(dataset: "Dataset", seal: str, *, tool: str, version: str) -> None:
@@ -38,13 +37,9 @@ def put_seal(dataset: "Dataset", seal: str, *, tool: str, version: str) -> None:
     purpose, ours = Dataset(), Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = _DEIDENTIFYING
     ours.PurposeOfReferenceCodeSequence = Sequence([purpose])
-    ours.Manufacturer, ours.SoftwareVersions, ours.ContributionDescription = tool, version, _said(seal)
+    ours.Manufacturer, ours.SoftwareVersions, ours.ContributionDescription = tool, version, seal
     others = [item for item in dataset.get("ContributingEquipmentSequence") or () if not _is_of(item, tool)]
     dataset.ContributingEquipmentSequence = Sequence([ours, *others])
-
-
-def _said(seal: str) -> str:
-    return f"seal {seal}"
 
 
 def _is_of(item: "Dataset", tool: str) -> bool:
