@@ -34,6 +34,7 @@ def test_the_demo_ends_promoted_exported_and_verified(demo):
     assert {stage["name"] for stage in result["acceleration"]["stages"]} == {"torch-bf16", "onnxruntime-fp32"}
 
 
+@pytest.mark.slow
 def test_the_demo_again_in_the_same_folder_trains_nothing_anew(demo, folder):
     said = bedside("demo", "--patients", "12", "--json", cwd=folder, sets=ALL)
     assert said.code == 0, said.err
@@ -88,6 +89,7 @@ def test_a_refused_promotion_exits_5_and_stands_in_the_ledger(folder):
     assert [verdict["passed"] for verdict in last["facts"]["verdicts"]] == [False, True]
 
 
+@pytest.mark.slow
 def test_who_was_in_production_when_and_back(folder):
     second = (*ALL, "train.seed=9")
     for verb in ("train", "evaluate", "promote"):

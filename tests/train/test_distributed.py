@@ -121,6 +121,7 @@ def test_two_processes_give_the_gradient_of_one_with_shares_that_are_not_even(tm
         assert found[f"{sizes} loss"] <= 1e-6, found
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_only_the_first_writes(tmp_path):
     trainings = Trainings(tmp_path)
     alone, both, again = trainings.study("a"), trainings.study("b"), trainings.study("c")
