@@ -16,20 +16,19 @@ from bedside.core.config import Config, Evaluate
 from bedside.core.dataset import Dataset
 from bedside.core.digest import digest_file, digest_json
 from bedside.core.errors import IntegrityError, UsageError
-from bedside.core.evidence import Evidence, load_evidence
+from bedside.core.evidence import MEAN, Evidence, load_evidence
 from bedside.core.model import Model
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Part
 from bedside.core.recreation import Recreated, RecreationPlan
 from bedside.core.registry import registry
 from bedside.core.run import Run, RunRecord
-from bedside.evaluate.measure import MEAN
+from bedside.core.seeds import COMPARED as SEEDS_COMPARED
 from bedside.evaluate.pipeline import evaluate
 from bedside.second import fetch, lay_out, target, values_of
 from bedside.train.again import study_of
 from bedside.train.pipeline import checkpoint_folder, prepare_again, train
 from bedside.train.planned import kept_plan
-from bedside.train.seeds import EVENT as SEEDS_EVENT
 from bedside.train.seeds import SeedSpread, best_score
 
 EVENT = "recreated"
@@ -217,7 +216,7 @@ def _scores(run: Run, again: Run, progress: Progress) -> tuple[str, float, float
 def noise_floor(config: Config, run: Run) -> tuple[float, str]:
     """What chance of the seed moves a score by: of the trainings that this run is one of, else the stated tolerance."""
     for event in reversed(list(config.workspace.ledger.events())):
-        if event.action == SEEDS_EVENT and (config.workspace.store / event.outputs["spread"]).is_dir():
+        if event.action == SEEDS_COMPARED and (config.workspace.store / event.outputs["spread"]).is_dir():
             spread = SeedSpread.model_validate_json((config.workspace.get(event.outputs["spread"]) / "seeds.json").read_bytes())
             if run.digest in {one.run for one in spread.trainings}:
                 return spread.noise_floor, f"noise floor of {len(spread.trainings)} seeds, {spread.noise_floor:.4f}"

@@ -7,11 +7,11 @@ one: else the comparison would favour one side.
 from bedside.core.config import Config
 from bedside.core.dataset import Dataset
 from bedside.core.errors import UsageError
+from bedside.core.evidence import over_labels
 from bedside.core.labels import check_meeting
 from bedside.core.progress import SILENT, Progress
 from bedside.core.run import Run
 from bedside.core.transfer import Compared, Retrained, RetrainPlan
-from bedside.evaluate.measure import over_labels
 from bedside.evaluate.pipeline import evaluate
 from bedside.metrics.intervals import bootstrap_interval
 from bedside.promote.policy import freeze

@@ -8,11 +8,10 @@ best weights on the same fold, so that the choice favours neither.
 from bedside.core.config import Config
 from bedside.core.dataset import Dataset
 from bedside.core.errors import UsageError
-from bedside.core.evidence import Evidence, Interval
+from bedside.core.evidence import Evidence, Interval, over_labels
 from bedside.core.progress import SILENT, Progress
 from bedside.core.run import Run
 from bedside.core.transfer import Transfer, TransferVerdict
-from bedside.evaluate.measure import over_labels
 from bedside.evaluate.pipeline import digest_of, evaluate
 from bedside.metrics.intervals import bootstrap_interval, wilcoxon_p
 from bedside.train.again import frozen_plan, frozen_study

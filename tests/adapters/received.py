@@ -3,20 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+from tests.ingest.conftest import SECTIONS
 
 from bedside.core.volume import Volume
 from bedside.formats.dicom_write import SeriesIdentity, write_series
 
 STUDY = {
-    "study": "cluster",
-    "contract": {"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": {"background": 0, "bone": 1}},
-    "source": {"images": "images", "labels": None, "identity": "keep"},
+    **SECTIONS,
+    "source": {**SECTIONS["source"], "labels": None},
     "split": {"test": 0.25, "folds": 2, "seed": 0},
-    "task": {"name": "segmentation"},
-    "network": {"name": "dynunet"},
-    "train": {"patch": [8, 8, 8]},
-    "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-    "accelerate": {"stages": [{"name": "onnxruntime"}]},
 }
 
 

@@ -1,7 +1,6 @@
 """A SLURM of one or two nodes on loopback, from Debian's packages slurm-wlm and munge, ended by its own process ids."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
+from tests.needs import need_programs
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 CONF = """\
@@ -53,11 +52,9 @@ NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=
 
 
 def need_slurm() -> None:
-    """Leave a test out, loudly, where a program that it needs is not there, or may not be started; `.ci/run` installs them."""
-    gone = [tool for tool in NEEDED if shutil.which(tool, path=_path()) is None]
-    if gone or os.geteuid():
-        gone += ["root"] if os.geteuid() else []
-        pytest.skip(f"NO REAL SLURM WAS TESTED: {', '.join(gone)} missing (Debian: slurm-wlm, munge; as root)")
+    """Leave a test out, loudly, where SLURM's daemons are not there, or may not be started."""
+    rights = ["root"] if os.geteuid() else []
+    need_programs("NO REAL SLURM WAS TESTED", NEEDED, debian="slurm-wlm, munge; as root", path=_path(), besides=rights)
 
 
 def _path() -> str:

@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from bedside.core.case import Case, Prediction
 from bedside.core.errors import InputRejected, UsageError
+from bedside.core.evidence import MEAN, over_labels
 from bedside.core.labels import UNANNOTATED
 from bedside.core.volume import Volume
-from bedside.evaluate.measure import MEAN, Scoring, measure, over_labels, patient_scores, summarise, worst_first
+from bedside.evaluate.measure import Scoring, measure, patient_scores, summarise, worst_first
 from bedside.evaluate.report import render
 from bedside.metrics.segmentation import DEFINITIONS
 from bedside.promote.gates.absolute import Absolute

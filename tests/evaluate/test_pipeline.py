@@ -8,11 +8,11 @@ import pytest
 from bedside.core.config import Evaluate
 from bedside.core.custody import lineage
 from bedside.core.errors import BedsideError, IntegrityError, UsageError
-from bedside.core.evidence import Evidence, load_evidence
+from bedside.core.evidence import MEAN, Evidence, load_evidence
 from bedside.core.labels import UNANNOTATED
 from bedside.evaluate import measure as measuring
 from bedside.evaluate.album import PICTURED, pictures
-from bedside.evaluate.measure import MEAN, Scoring, measure, worst_first
+from bedside.evaluate.measure import Scoring, measure, worst_first
 from bedside.evaluate.pipeline import digest_of, evaluate, standing_rules, store_evidence
 from bedside.metrics.segmentation import DEFINITIONS
 

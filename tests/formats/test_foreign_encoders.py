@@ -3,12 +3,12 @@
 The streams differ from ours and from pydicom's: other predictors, fragments of a kilobyte, no offset table, groups with lengths.
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.needs import need_programs
 
 from bedside.core.volume import Volume
 from bedside.formats.dicom import read_folder
@@ -35,16 +35,10 @@ ENCODERS = (
 ASKED = {"CT": (-1000, 3000, np.int16), "MR": (0, 4000, np.int16)}
 
 
-def need_encoders() -> None:
-    """Leave a test out, loudly, where the programs are not there; `.ci/run` installs them."""
-    if shutil.which("dcmcrle") is None:
-        pytest.skip("NO FOREIGN ENCODER WAS TRIED: dcmcrle is missing (Debian: dcmtk)")
-
-
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("modality", ASKED)
 def test_a_series_is_read_as_it_was_before(tmp_path: Path, encoder: str, modality: str) -> None:
-    need_encoders()
+    need_programs("NO FOREIGN ENCODER WAS TRIED", [encoder.split()[0]], debian="dcmtk")
     low, high, kind = ASKED[modality]
     values = np.random.default_rng(0).integers(low, high, (40, 32, 5)).astype(kind)
     values[:16] = values[0, 0, 0]  # runs, for those that count them

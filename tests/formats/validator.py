@@ -1,14 +1,13 @@
 """A validator of DICOM's modules that is not ours: `dciodvfy` of David Clunie's dicom3tools (Debian: dicom3tools)."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pydicom
 import pydicom.data
-import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from tests.needs import need_programs
 
 PROGRAM, TOGETHER = "dciodvfy", "dcentvfy"
 _VALUE = re.compile(r" = <.*?>(?= - |$)| <0x[0-9a-f]+>")
@@ -19,9 +18,8 @@ class ValidatorDied(Exception):
 
 
 def need_validator() -> None:
-    """Leave a test out, loudly, where the program is not there; `.ci/run` installs it."""
-    if shutil.which(PROGRAM) is None:
-        pytest.skip("NO MODULE OF DICOM WAS CHECKED: dciodvfy is missing (Debian: dicom3tools)")
+    """Leave a test out, loudly, where the programs are not there."""
+    need_programs("NO MODULE OF DICOM WAS CHECKED", (PROGRAM, TOGETHER), debian="dicom3tools")
 
 
 def bundled_files() -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.ingest.conftest import SECTIONS
 
 from bedside.core.config import load
 from bedside.formats.nifti import write_nifti
@@ -16,15 +17,9 @@ from . import corpus_nifti
 from .dicom_bytes import ct_slice
 
 STUDY = {
-    "study": "test",
-    "contract": {"modality": "CT", "spacing_mm": [0.5, 5.0], "labels": {"background": 0, "bone": 1}},
-    "source": {"images": "images", "labels": None, "identity": "keep"},
+    **SECTIONS,
+    "source": {**SECTIONS["source"], "labels": None},
     "split": {"test": 0.3, "folds": 2, "seed": 0},
-    "task": {"name": "segmentation"},
-    "network": {"name": "dynunet"},
-    "train": {"patch": [8, 8, 8]},
-    "promote": {"gates": [{"name": "absolute", "metric": "dice", "floor": 0.5}]},
-    "accelerate": {"stages": [{"name": "onnxruntime"}]},
 }
 
 

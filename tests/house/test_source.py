@@ -19,12 +19,7 @@ BROAD_EXCEPT = {
 }
 SKIPS = {
     "tests/conftest.py": (2, "scans of patients are not committed, and git is a program of the system: a clone may lack both"),
-    "tests/adapters/slurm_server.py": (
-        1,
-        "SLURM's daemons are programs of the system, and only root may start them; `.ci/run` does",
-    ),
-    "tests/formats/test_foreign_encoders.py": (1, "DCMTK's encoders are programs of the system; `.ci/run` installs them"),
-    "tests/formats/validator.py": (1, "a validator of DICOM's modules is a program of the system; `.ci/run` installs it"),
+    "tests/needs.py": (1, "SLURM, DICOM validators and encoders are programs of the system; `.ci/run` installs them"),
     "tests/core/test_heap.py": (1, "mallopt(3) is glibc's, and what it changes can be seen with no other C library"),
     "tests/evaluate/test_memory.py": (
         1,

@@ -136,7 +136,7 @@ def run(value: "Run") -> None:
 
 def evidence(value: "Evidence", digest: str) -> None:
     """Scores with their intervals; worst cases first."""
-    from bedside.evaluate.measure import MEAN, over_labels
+    from bedside.core.evidence import MEAN, over_labels
 
     units = {item.name: item.unit for item in value.definitions}
     table = Table(title=f"model {value.model[:12]} on {value.split}: mean [{_percent(value)} interval over patients]")

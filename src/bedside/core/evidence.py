@@ -1,7 +1,9 @@
 """What was measured, and what a gate made of it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
 from bedside.core.errors import IntegrityError, UsageError
@@ -9,6 +11,8 @@ from bedside.core.record import Record
 from bedside.core.workspace import Workspace, read_json
 
 EVIDENCE_FILE = "evidence.json"
+MEAN = "mean"
+"""In the place of a label: the mean over the structures of each patient."""
 
 
 class Interval(Record):
@@ -86,6 +90,12 @@ class Evidence(Record):
                 "The two models were not scored on the same patients; a paired comparison needs that.", code="UNPAIRED"
             )
         return {label: {patient: value - theirs[label][patient] for patient, value in row.items()} for label, row in mine.items()}
+
+
+def over_labels(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """From label -> patient -> value to each patient's mean over the labels that were annotated in them."""
+    patients = dict.fromkeys(patient for row in rows.values() for patient in row)
+    return {patient: float(np.mean([row[patient] for row in rows.values() if patient in row])) for patient in patients}
 
 
 def load_evidence(workspace: Workspace, digest: str) -> Evidence:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bedside.core.case import Case
 from bedside.core.config import Evaluate
 from bedside.core.errors import BedsideError, InputRejected, UsageError
-from bedside.core.evidence import CaseTiming, Evidence, Interval, MetricDefinition
+from bedside.core.evidence import MEAN, CaseTiming, Evidence, Interval, MetricDefinition, over_labels
 from bedside.core.labels import UNANNOTATED
 from bedside.core.progress import SILENT, Progress
 from bedside.core.task import Predictor
@@ -27,7 +27,6 @@ from bedside.metrics.intervals import bootstrap_interval
 from bedside.metrics.segmentation import DEFINITIONS, score
 from bedside.tasks.annotation import Partial, annotated_in
 
-MEAN = "mean"
 DEFAULTS = Evaluate()
 
 Table = dict[str, dict[str, dict[str, float]]]
@@ -209,12 +208,6 @@ def patient_scores(measured: Iterable[CaseScores], scoring: Scoring) -> Table:
         metric: {label: {patient: float(np.mean(v)) for patient, v in row.items()} for label, row in labels.items()}
         for metric, labels in found.items()
     }
-
-
-def over_labels(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """From label -> patient -> value to each patient's mean over the labels that were annotated in them."""
-    patients = dict.fromkeys(patient for row in rows.values() for patient in row)
-    return {patient: float(np.mean([row[patient] for row in rows.values() if patient in row])) for patient in patients}
 
 
 def summarise(scores: Table, settings: Evaluate = DEFAULTS) -> dict[str, dict[str, Interval]]:

@@ -17,7 +17,7 @@ from bedside.core.config import Evaluate
 from bedside.core.dataset import CaseSequence
 from bedside.core.digest import canonical_json, digest_bytes, digest_json
 from bedside.core.errors import UsageError, disk_errors
-from bedside.core.evidence import EVIDENCE_FILE, Evidence
+from bedside.core.evidence import EVIDENCE_FILE, MEAN, Evidence
 from bedside.core.labels import check_meeting
 from bedside.core.ledger import Event, Ledger
 from bedside.core.lesson import check_finds_structures
@@ -28,7 +28,7 @@ from bedside.core.registry import registry
 from bedside.core.task import Predictor, Task
 from bedside.core.workspace import Workspace
 from bedside.evaluate.album import Album
-from bedside.evaluate.measure import DEFAULTS, MEAN, CaseScores, Scoring, measure, patient_scores, summarise
+from bedside.evaluate.measure import DEFAULTS, CaseScores, Scoring, measure, patient_scores, summarise
 from bedside.tasks.annotation import partial_of
 
 

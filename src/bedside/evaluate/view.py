@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bedside.core.evidence import Evidence, Interval, MetricDefinition
+from bedside.core.evidence import MEAN, Evidence, Interval, MetricDefinition, over_labels
 from bedside.core.ledger import Event
 from bedside.core.workspace import Workspace
 from bedside.evaluate.figures import metric_title
 from bedside.evaluate.images import Image, charged, distribution_image, failed, labels_of, number, overlay_images, words
-from bedside.evaluate.measure import MEAN, over_labels, worst_first
+from bedside.evaluate.measure import worst_first
 from bedside.evaluate.pipeline import digest_of
 from bedside.metrics.intervals import bootstrap_interval
 

@@ -25,6 +25,7 @@ from bedside.formats.deidentify_rules import ISSUER, PATIENT_ID, RULES, Decision
 from bedside.formats.deidentify_seal import already, put_seal
 from bedside.formats.deidentify_table import is_classic, table
 from bedside.formats.deidentify_write import part10
+from bedside.formats.dicom_codes import coded
 from bedside.formats.dicom_elements import PIXEL_DATA, Elements, walk
 from bedside.formats.dicom_syntax import BIG_ENDIAN, IMPLICIT
 from bedside.formats.dicom_values import name, text
@@ -215,7 +216,7 @@ class Deidentifier:
         dataset.PatientID = dataset.PatientName = patient
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = f"{METHOD} {__version__} {self.identity.key_id}"
-        dataset.DeidentificationMethodCodeSequence = Sequence(_code(value, meaning) for value, meaning in codes)
+        dataset.DeidentificationMethodCodeSequence = Sequence(coded(value, "DCM", meaning) for value, meaning in codes)
         seal = self.identity.seal(patient, str(dataset.get("StudyInstanceUID", "")), str(dataset.get("SOPInstanceUID", "")))
         put_seal(dataset, seal, tool=METHOD, version=__version__)
 
@@ -242,13 +243,6 @@ def _check_kind(elements: Elements) -> None:
         raise InputRejected(
             "This is a document or a directory, whose content cannot be cleaned; it waits for a person.", code="PHI_DOCUMENT"
         )
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    """An item of a code sequence in the coding scheme DCM."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-    return item
 
 
 def _written(dataset: FileDataset, elements: Elements) -> bytes:

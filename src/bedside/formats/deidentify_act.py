@@ -25,6 +25,7 @@ from bedside.formats.deidentify_values import (
     shifted_moment,
     sound_time,
 )
+from bedside.formats.dicom_codes import coded
 from bedside.formats.dicom_elements import PIXEL_DATA
 from bedside.formats.dicom_vrs import LONG_VR_NAMES
 
@@ -269,9 +270,6 @@ def _defined(tag: int) -> str:
     return _VRS.get(tag) or _VRS.setdefault(tag, _looked_up(tag))
 
 
-_VRS: dict[int, str] = {}
-
-
 def _fits(tag: int, vr: str, length: int) -> bool:
     """Whether a value of unwritten VR may be one of this VR; bytes without a form (OB, OW, ...) only if they are the pixels."""
     if vr in _WIDTHS:
@@ -281,6 +279,9 @@ def _fits(tag: int, vr: str, length: int) -> bool:
     if vr.startswith("O"):
         return tag == PIXEL_DATA
     return vr in LONG_VR_NAMES or (vr != "" and length <= _LONGEST_SHORT)
+
+
+_VRS: dict[int, str] = {}
 
 
 def _looked_up(tag: int) -> str:
@@ -326,10 +327,10 @@ def _replace(dataset: Dataset, tag: int) -> None:
     if vr != "SQ":
         dataset[tag] = DataElement(tag, vr, DUMMIES[vr])
         return
-    dataset[tag] = DataElement(tag, "SQ", Sequence(_items(tag)))
+    dataset[tag] = DataElement(tag, "SQ", Sequence(_dummies(tag)))
 
 
-def _items(tag: int) -> list[Dataset]:
+def _dummies(tag: int) -> list[Dataset]:
     """What stands in the place of a sequence's items: one that says nothing and has what PS3.3 requires of it.
 
     No item where there is none that says nothing: a graphic annotation would be drawn on the image.
@@ -337,7 +338,7 @@ def _items(tag: int) -> list[Dataset]:
     item = Dataset()
     if tag == _CONTENT:  # PS3.3 C.17.3
         item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", DUMMIES["UT"]
-        item.ConceptNameCodeSequence = Sequence([_code("121106", "DCM", "Comment")])
+        item.ConceptNameCodeSequence = Sequence([coded("121106", "DCM", "Comment")])
     elif tag == _OBSERVER:  # C.17.2
         item.VerifyingObserverName, item.VerifyingOrganization = DUMMIES["PN"], DUMMIES["LO"]
         item.VerificationDateTime, item.VerifyingObserverIdentificationCodeSequence = DUMMIES["DT"], Sequence()
@@ -346,14 +347,8 @@ def _items(tag: int) -> list[Dataset]:
     elif tag == _WAVEFORM:  # C.10.10
         item.UnformattedTextValue, item.ReferencedWaveformChannels = DUMMIES["ST"], [1, 0]
     elif str(dictionary_keyword(tag)).endswith(_PERSON_CODE):
-        item = _code("REMOVED", "99BEDSIDE", "Removed")
+        item = coded("REMOVED", "99BEDSIDE", "Removed")
     return [item] if len(item) else []
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
-    return code
 
 
 _BY_FORM: dict[str, Callable[[Dataset, int], None]] = {"removed": _remove, "emptied": _empty, "replaced": _replace}

@@ -34,9 +34,10 @@ def put_seal(dataset: "Dataset", seal: str, *, tool: str, version: str) -> None:
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
 
-    purpose, ours = Dataset(), Dataset()
-    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = _DEIDENTIFYING
-    ours.PurposeOfReferenceCodeSequence = Sequence([purpose])
+    from bedside.formats.dicom_codes import coded
+
+    ours = Dataset()
+    ours.PurposeOfReferenceCodeSequence = Sequence([coded(*_DEIDENTIFYING)])
     ours.Manufacturer, ours.SoftwareVersions, ours.ContributionDescription = tool, version, seal
     others = [item for item in dataset.get("ContributingEquipmentSequence") or () if not _is_of(item, tool)]
     dataset.ContributingEquipmentSequence = Sequence([ours, *others])

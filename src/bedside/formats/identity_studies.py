@@ -10,6 +10,7 @@ from pydicom.sequence import Sequence
 
 from bedside.core.deidentification import Deidentification, PixelMask
 from bedside.data.identities import Person, Seeds
+from bedside.formats.dicom_codes import coded
 from bedside.formats.identity_answers import Answer, Place
 from bedside.formats.identity_phantom import add_grey, part10, slice_of
 
@@ -166,7 +167,7 @@ def _volume(data: Dataset, seeds: Seeds, random: np.random.Generator, index: int
     slice_of(plane, index, modality=str(data.Modality))(data)
     for keyword, value in _SCAN.items():
         setattr(data, keyword, value)
-    data.AnatomicRegionSequence = Sequence([_code("T-D9200", "SRT", "Knee")])
+    data.AnatomicRegionSequence = Sequence([coded("T-D9200", "SRT", "Knee")])
 
 
 def _picture(data: Dataset, seeds: Seeds, random: np.random.Generator, index: int) -> None:
@@ -178,21 +179,15 @@ def _segments(data: Dataset, seeds: Seeds, random: np.random.Generator, index: i
     _picture(data, seeds, random, index)
     segment = Dataset()
     segment.SegmentNumber, segment.SegmentLabel, segment.SegmentAlgorithmType = 1, "Femur", "MANUAL"
-    segment.SegmentedPropertyTypeCodeSequence = Sequence([_code("T-12710", "SRT", "Femur")])
+    segment.SegmentedPropertyTypeCodeSequence = Sequence([coded("T-12710", "SRT", "Femur")])
     data.SegmentSequence = Sequence([segment])
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
 
 
 def _report(data: Dataset, seeds: Seeds, random: np.random.Generator, index: int) -> None:
     del random, index
     item = Dataset()
     item.RelationshipType, item.ValueType = "CONTAINS", "TEXT"
-    item.ConceptNameCodeSequence = Sequence([_code("121071", "DCM", "Finding")])
+    item.ConceptNameCodeSequence = Sequence([coded("121071", "DCM", "Finding")])
     item.TextValue = f"{seeds.text()[:6]} was seen by {seeds.text()}"
     data.ValueType, data.ContentSequence = "CONTAINER", Sequence([item])
 

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 
 from bedside.core.ledger import Event
-
-COMPARED = "seeds_compared"
-MEASURED = "dice"
-"""The one metric of which `train --seeds` measures the spread, as the mean over structures."""
+from bedside.core.seeds import COMPARED
 
 
 def noise_floor(history: Sequence[Event], metric: str, datasets: Sequence[str] = ()) -> float | None:

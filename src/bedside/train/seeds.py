@@ -10,10 +10,8 @@ from bedside.core.errors import UsageError
 from bedside.core.progress import SILENT, Progress
 from bedside.core.record import Record
 from bedside.core.run import Run
+from bedside.core.seeds import COMPARED, METRIC
 from bedside.train.pipeline import train
-
-METRIC = "dice"
-EVENT = "seeds_compared"
 
 
 class SeedScore(Record):
@@ -111,10 +109,10 @@ def spread(trainings: list[SeedScore], *, dataset: str, fold: int, study: str) -
 def _stored(config: Config, found: SeedSpread) -> str:
     workspace = config.workspace
     digest = workspace.put_record("seeds.json", found, doing="storing the spread of seeds")
-    before = workspace.ledger.last(EVENT)
+    before = workspace.ledger.last(COMPARED)
     if before is None or before.outputs["spread"] != digest:
         workspace.ledger.append(
-            EVENT,
+            COMPARED,
             inputs={"dataset": found.dataset, "study": found.study},
             outputs={"spread": digest},
             facts={"metric": found.metric, "seeds": len(found.trainings), "sd": found.sd, "noise_floor": found.noise_floor},

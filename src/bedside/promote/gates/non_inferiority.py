@@ -10,6 +10,7 @@ from bedside.core.evidence import Evidence, Verdict
 from bedside.core.record import Part
 from bedside.core.task import GateInput
 from bedside.promote.noise import noise_floor
+from bedside.promote.paired import gains
 
 if TYPE_CHECKING:
     from bedside.metrics.noninferiority import NonInferiorityTest
@@ -56,10 +57,10 @@ class NonInferiority(Part):
             because = "Nothing is in production yet, so there is no model that this one could be inferior to."
             return Verdict(gate=self.part_name, passed=True, because=because)
         try:
-            gains = self._gains(given.candidate, given.baseline)
+            rows = self._gains(given.candidate, given.baseline)
         except UsageError as error:
             return Verdict(gate=self.part_name, passed=False, because=error.sentence)
-        found = {label: self._test(tuple(row.values())) for label, row in sorted(gains.items())}
+        found = {label: self._test(tuple(row.values())) for label, row in sorted(rows.items())}
         failed = [label for label, test in found.items() if test is None or not test.passed]
         told = "; ".join(f"{label}: {_told(test)}" for label, test in found.items() if not failed or label in failed)
         against = f"the model in production ({given.baseline.model[:12]}) by a margin of {self.margin:g} {self.metric}"
@@ -91,10 +92,7 @@ class NonInferiority(Part):
 
     def _gains(self, candidate: Evidence, baseline: Evidence) -> dict[str, dict[str, float]]:
         """Paired differences, label -> patient -> value, positive where the candidate is better."""
-        definition = next((d for d in candidate.definitions if d.name == self.metric), None)
-        if definition is None:
-            raise UsageError(f"The metric {self.metric} was not measured, so nothing shows non-inferiority.", code="METRIC")
-        rows = candidate.minus(baseline, self.metric)
+        rows = gains(candidate, baseline, self.metric, shows="non-inferiority")
         labels = self.labels or tuple(rows)
         unknown = [label for label in labels if label not in rows]
         if unknown or not rows:
@@ -103,8 +101,7 @@ class NonInferiority(Part):
                 f" {', '.join(rows) or 'none'}.",
                 code="METRIC",
             )
-        sign = 1.0 if definition.higher_is_better else -1.0
-        return {label: {patient: sign * value for patient, value in rows[label].items()} for label in labels}
+        return {label: rows[label] for label in labels}
 
     def _test(self, gains: tuple[float, ...]) -> "NonInferiorityTest | None":
         """Run the combined rule; None where there are not even two patients with finite values."""

@@ -5,13 +5,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from bedside.core.errors import UsageError
-from bedside.core.evidence import Evidence, Verdict
+from bedside.core.evidence import MEAN, Evidence, Verdict, over_labels
 from bedside.core.record import Part
+from bedside.core.seeds import METRIC
 from bedside.core.task import GateInput
-from bedside.promote.noise import MEASURED, noise_floor
-
-MEAN = "mean"
-Share = Annotated[float, Field(gt=0, le=0.5)]
+from bedside.promote.noise import noise_floor
+from bedside.promote.paired import gains
 
 
 class Superiority(Part):
@@ -40,7 +39,7 @@ class Superiority(Part):
     label: str = MEAN
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     noise: Literal["required", "ignore"] = "required"
-    alpha: Share = 0.05
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     min_patients: Annotated[int, Field(ge=2)] = 10
     resamples: Annotated[int, Field(ge=1000)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
@@ -54,17 +53,17 @@ class Superiority(Part):
         floor = noise_floor(given.history, self.metric, datasets) if self.noise == "required" and self.label == MEAN else None
         try:
             self._check_noise(floor)
-            gains = self._gains(given.candidate, given.baseline)
+            found = self._gains(given.candidate, given.baseline)
         except UsageError as error:
             return Verdict(gate=self.part_name, passed=False, because=error.sentence)
-        return self._compared(gains, floor, against=given.baseline.model)
+        return self._compared(found, floor, against=given.baseline.model)
 
     def _check_noise(self, floor: float | None) -> None:
         if self.noise == "ignore" or floor is not None:
             return
-        if self.label != MEAN or self.metric != MEASURED:
+        if self.label != MEAN or self.metric != METRIC:
             raise UsageError(
-                f"How much the seed moves {self.metric} of {self.label} is never measured; compare {MEASURED} over all structures"
+                f"How much the seed moves {self.metric} of {self.label} is never measured; compare {METRIC} over all structures"
                 " (label: mean), or set noise: ignore.",
                 code="NOISE",
             )
@@ -76,29 +75,23 @@ class Superiority(Part):
 
     def _gains(self, candidate: Evidence, baseline: Evidence) -> tuple[float, ...]:
         """One difference per patient, positive where the candidate is better."""
-        definition = next((d for d in candidate.definitions if d.name == self.metric), None)
-        if definition is None:
-            raise UsageError(f"The metric {self.metric} was not measured, so nothing shows a gain.", code="METRIC")
-        rows = candidate.minus(baseline, self.metric)
-        chosen = rows if self.label == MEAN else {self.label: rows.get(self.label, {})}
-        patients = sorted({patient for row in chosen.values() for patient in row})
-        if len(patients) < self.min_patients:
+        rows = gains(candidate, baseline, self.metric, shows="a gain")
+        found = over_labels(rows if self.label == MEAN else {self.label: rows.get(self.label, {})})
+        if len(found) < self.min_patients:
             raise UsageError(
-                f"{len(patients)} patients have {self.metric} of {self.label}, and a gain is judged from {self.min_patients} on.",
+                f"{len(found)} patients have {self.metric} of {self.label}, and a gain is judged from {self.min_patients} on.",
                 code="METRIC",
             )
-        sign = 1.0 if definition.higher_is_better else -1.0
-        found = [[row[patient] for row in chosen.values() if patient in row] for patient in patients]
-        return tuple(sign * sum(values) / len(values) for values in found)
+        return tuple(found[patient] for patient in sorted(found))
 
-    def _compared(self, gains: tuple[float, ...], floor: float | None, *, against: str) -> Verdict:
+    def _compared(self, found: tuple[float, ...], floor: float | None, *, against: str) -> Verdict:
         from bedside.metrics.intervals import studentised_lower_bound
 
         try:
-            low = studentised_lower_bound(gains, alpha=self.alpha, resamples=self.resamples, seed=self.seed)
+            low = studentised_lower_bound(found, alpha=self.alpha, resamples=self.resamples, seed=self.seed)
         except UsageError as error:
             return Verdict(gate=self.part_name, passed=False, because=error.sentence)
-        gain = sum(gains) / len(gains)
+        gain = sum(found) / len(found)
         shown, above = low > self.margin, floor is None or gain > floor
         who = "averaged over structures" if self.label == MEAN else f"of {self.label}"
         noise = (
@@ -110,7 +103,7 @@ class Superiority(Part):
             "metric": self.metric,
             "label": self.label,
             "baseline": against,
-            "n": len(gains),
+            "n": len(found),
             "gain": gain,
             "lower_bound": _number(low),
             "margin": self.margin,
@@ -120,7 +113,7 @@ class Superiority(Part):
             gate=self.part_name,
             passed=shown and above,
             because=(
-                f"Mean {self.metric} {who} gains {gain:+.4g} over the model in production ({against[:12]}, n={len(gains)}); the"
+                f"Mean {self.metric} {who} gains {gain:+.4g} over the model in production ({against[:12]}, n={len(found)}); the"
                 f" lower bound {low:.4g} is {'above' if shown else 'not above'} {self.margin:g}, and {noise}."
             ),
             numbers=numbers,
